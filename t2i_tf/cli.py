@@ -1,0 +1,249 @@
+"""The command line: flags generated from the dataclasses, one function a verb. The only file that knows absl.flags.
+
+`--help` must not wait for TensorFlow: everything heavy is imported inside the verbs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable
+
+from absl import flags
+
+from t2i_tf import config, papers
+from t2i_tf.errors import UserError
+
+
+class _Option:
+    """A flag and where it comes from."""
+
+    def __init__(self, field: dataclasses.Field, owner: type, help: str, default):
+        self.field, self.help, self.default = field, help, default
+        self.kind, self.is_list = config.option_type(field, owner)
+
+    def define(self, values: flags.FlagValues) -> None:
+        name = self.field.name  # choices are checked later: papers may differ in theirs
+        if self.is_list and self.field.metadata["repeated"]:
+            flags.DEFINE_multi_string(name, None, self.help, flag_values=values)
+        elif self.is_list:
+            flags.DEFINE_list(name, None, self.help, flag_values=values)
+        elif self.kind is bool:
+            flags.DEFINE_bool(name, None, self.help, flag_values=values)
+        else:
+            define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}[self.kind]
+            define(name, None, self.help, flag_values=values)
+
+    def value(self, raw):
+        if not self.is_list:
+            return raw
+        try:
+            return tuple(self.kind(item) for item in raw)
+        except ValueError:
+            raise UserError(f"--{self.field.name}={','.join(raw)}: a list of {self.kind.__name__} is wanted") from None
+
+
+def _options(owner: type) -> dict[str, _Option]:
+    return {f.name: _Option(f, owner, f.metadata["help"], _shown(f)) for f in dataclasses.fields(owner)}
+
+
+def _shown(field: dataclasses.Field) -> str:
+    """The default as --help shows it."""
+    if field.metadata["required"]:
+        return "required"
+    value = field.default
+    if value is None or value == ():
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _paper_options(chosen: str | None) -> dict[str, _Option]:
+    """Flags of the chosen paper, or of all papers; the default of each is named."""
+    found: dict[str, _Option] = {}
+    for name in [chosen] if chosen else papers.PAPERS:
+        for field_name, paper_option in _options(papers.hyperparameter_fields(name)).items():
+            default = paper_option.default if chosen else f"{name}: {paper_option.default or 'none'}"
+            if field_name in found:
+                found[field_name].default += f"; {default}"
+            else:
+                found[field_name] = paper_option
+                paper_option.default = default
+    return found
+
+
+def _chosen_paper(argv: list[str]) -> str | None:
+    given = [a.split("=", 1)[1] for a in argv if a.startswith(("--paper=", "-paper="))]
+    return given[-1] if given and given[-1] in papers.PAPERS else None
+
+
+def _help(verb: str, description: str, groups: dict[str, dict[str, _Option]]) -> str:
+    width = min(shutil.get_terminal_size((110, 24)).columns, 120)
+    lines = [f"{verb}: {description.strip()}", ""]
+    for title, options in groups.items():
+        lines += [f"{title}:"]
+        for name, item in sorted(options.items()):
+            choices = item.field.metadata["choices"]
+            about = item.help + (f" ({'|'.join(map(str, choices))})" if choices else "")
+            about += f" [{item.default}]" if item.default else ""
+            lines += [
+                f"  --{name}",
+                *textwrap.wrap(about, width - 8, initial_indent=" " * 6, subsequent_indent=" " * 6),
+            ]
+        lines += [""]
+    return "\n".join([*lines, "  --flagfile=F takes flags from a file, one a line; flags after it win."])
+
+
+def _parse(verb: str, owner: type, argv: list[str], with_paper: bool) -> tuple[object, dict]:
+    """-> the verb's dataclass and, with a paper, the hyperparameters that were given."""
+    values = flags.FlagValues()
+    own, of_paper = _options(owner), _paper_options(None) if with_paper else {}
+    for item in [*own.values(), *of_paper.values()]:
+        item.define(values)
+    try:
+        left = values([verb, *argv])
+    except flags.UnrecognizedFlagError as error:
+        close = difflib.get_close_matches(error.flagname, [*own, *of_paper], n=1)
+        near = f": did you mean --{close[0]}?" if close else f": see {verb} --help"
+        raise UserError(f"unknown flag --{error.flagname}{near}") from None
+    except flags.Error as error:
+        raise UserError(f"{' '.join(str(error).split())}: see {verb} --help") from None
+    if left[1:]:
+        raise UserError(f"{left[1]!r} is no flag: write --name=value; see {verb} --help")
+    given = {
+        name: item.value(values[name].value)
+        for name, item in {**own, **of_paper}.items()
+        if values[name].value is not None
+    }
+    result = owner(**{name: value for name, value in given.items() if name in own})
+    config.validate(result)
+    of_paper = {name: value for name, value in given.items() if name not in own}
+    if "paper" in own:
+        _check_paper_flags(result.paper, of_paper)
+    return result, of_paper
+
+
+def _check_paper_flags(paper: str, given: dict) -> None:
+    """An unknown paper is an error, and a flag that it lacks one that names the papers that have it."""
+    owner = papers.hyperparameter_fields(paper)
+    for name in given:
+        if name not in _options(owner):
+            having = [p for p in papers.PAPERS if name in _options(papers.hyperparameter_fields(p))]
+            raise UserError(
+                f"--{name} is not a setting of {paper} but of {', '.join(having)}: leave it out, or choose that paper"
+            )
+    config.validate(owner(**given))
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without its banner, which goes to the descriptor whatever the log level; errors remain."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for GPU drivers, and complains where there are none
+            tf.get_logger().setLevel("WARNING")
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+            held.seek(0)
+            lines = held.read().decode(errors="replace").splitlines()
+            for line in lines:
+                if not re.match(
+                    r"[IW]\d{4} |WARNING: All log messages|To enable the following|\d{4}-.*: [IW] |.*cuInit", line
+                ):
+                    print(line, file=sys.stderr)
+
+
+def _command(verb: str, owner: type, body: Callable, with_paper: bool = False) -> Callable[[list[str] | None], int]:
+    """Wraps a verb: help, flags, one line for a user's error."""
+
+    def main(argv: list[str] | None = None) -> int:
+        argv = sys.argv[1:] if argv is None else argv
+        if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(argv):
+            groups = {"Flags": _options(owner)}
+            if with_paper:
+                chosen = _chosen_paper(argv)
+                title = (
+                    f"Settings of {chosen}"
+                    if chosen
+                    else "Settings of the papers [paper: default]; --paper=P --help shows one"
+                )
+                groups[title] = _paper_options(chosen)
+            print(_help(verb, owner.__doc__, groups))
+            return 0
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        try:
+            options, given = _parse(verb, owner, argv, with_paper)
+            _import_tensorflow()
+            return body(options, given) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    main.__doc__ = owner.__doc__
+    return main
+
+
+def _prepare(options: config.PrepareConfig, given: dict) -> None:
+    from t2i_tf.data import prepare as preparing
+
+    preparing.prepare(options)
+
+
+def _train(options: config.TrainConfig, given: dict) -> int:
+    from t2i_tf.training import dry_run, loop
+
+    if options.dry_run:
+        print(dry_run.report(loop.Session(options, given)))
+        return 0
+    outcome = loop.run(options, given)
+    run_dir = outcome.run_dir
+    if outcome.interrupted:
+        print(f"interrupted at step {outcome.step}; saved in {run_dir}. The same command goes on from there.")
+        return 130
+    print(f"step {outcome.step} of {outcome.steps} done; run folder {run_dir}\nnext: {loop.next_command(outcome)}")
+    return 0
+
+
+def _sample(options: config.SampleConfig, given: dict) -> None:
+    from t2i_tf import sampling
+
+    for line in sampling.sample(options):
+        print(line)
+
+
+def _evaluate(options: config.EvaluateConfig, given: dict) -> None:
+    from t2i_tf.evaluation import evaluate as evaluation
+
+    for line in evaluation.evaluate_run(options):
+        print(line)
+
+
+def _import_weights(options: config.ImportConfig, given: dict) -> None:
+    from t2i_tf import importing
+
+    print(importing.import_weights(options))
+
+
+prepare = _command("t2i-prepare", config.PrepareConfig, _prepare)
+train = _command("t2i-train", config.TrainConfig, _train, with_paper=True)
+sample = _command("t2i-sample", config.SampleConfig, _sample)
+evaluate = _command("t2i-evaluate", config.EvaluateConfig, _evaluate)
+import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)

@@ -1,0 +1,244 @@
+"""The configuration of every command as frozen dataclasses: what flags, help and run folders are made from.
+
+A field is declared with `option`, which keeps its help beside its default; `t2i_tf.cli` turns the fields of a
+dataclass into absl flags of the same names. This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2i_tf.errors import UserError
+
+REQUIRED = object()
+
+
+def option(
+    default,
+    help,
+    *,
+    choices: tuple | None = None,
+    minimum: int | None = None,
+    identity: bool = True,
+    repeated: bool = False,
+):
+    """A dataclass field with its help text.
+
+    Args:
+        default: the default; None means "decided later", and the help says by whom; REQUIRED means the user must say.
+        help: one line, with the unit.
+        choices: the allowed values; minimum: the smallest allowed number.
+        identity: False when a run with another value is still the same run (how long, how often to log).
+        repeated: a tuple is given by repeating the flag, not by commas.
+    """
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "identity": identity,
+        "required": default is REQUIRED,
+        "repeated": repeated,
+    }
+    return dataclasses.field(default=None if default is REQUIRED else default, metadata=metadata)
+
+
+def option_type(field: dataclasses.Field, owner: type) -> tuple[type, bool]:
+    """-> (element type, is it a list): `int | None` -> (int, False), `tuple[str, ...]` -> (str, True)."""
+    kind = typing.get_type_hints(owner)[field.name]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        return typing.get_args(kind)[0], True
+    return kind, False
+
+
+def validate(config) -> None:
+    """Checks required fields, choices and smallest numbers. Raises UserError naming the flag."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.metadata.get("required") and value is None:
+            raise UserError(f"--{field.name} is missing: {field.metadata['help']}")
+        choices, minimum = field.metadata.get("choices"), field.metadata.get("minimum")
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        for item in values:
+            if choices and item not in choices:
+                raise UserError(f"--{field.name}={item}: must be one of {', '.join(map(str, choices))}")
+            if minimum is not None and item < minimum:
+                raise UserError(f"--{field.name}={item}: must be {minimum} or more")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Turns a source of pictures and captions into a data set folder."""
+
+    source: str = option(REQUIRED, "where the pictures come from: blossoms, cub, oxford102 or folder")
+    data_dir: str = option(REQUIRED, "folder to write the data set to")
+    source_dir: str | None = option(None, "folder that holds the official files (blossoms needs none)")
+    image_size: int = option(64, "stored size in pixels: both sides (--resize=square) or the shorter one")
+    crop: str = option(
+        "none", "box: crop around the bounding box (CUB) as StackGAN and AttnGAN do", choices=("none", "box")
+    )
+    resize: str = option(
+        "square", "square squashes the picture, shorter_side keeps its proportions", choices=("square", "shorter_side")
+    )
+    resample: str = option(
+        "bilinear", "resampling filter; all are anti-aliased", choices=("box", "bilinear", "bicubic", "lanczos")
+    )
+    split: str = option(
+        "class_disjoint",
+        "class_disjoint: test classes are never trained on (the papers' zero-shot "
+        "split); official: the data set's own per-image split",
+        choices=("class_disjoint", "official"),
+    )
+    captions: str = option(
+        "required", "none: the pictures have no captions (unconditional models)", choices=("required", "none")
+    )
+    allow_missing: bool = option(False, "leave out pictures or captions that are missing or broken, and say which")
+    num_images: int | None = option(None, "how many pictures in all (default: all; blossoms draws 6,600)")
+    embeddings: str | None = option(None, "folder with the authors' char-CNN-RNN embedding pickles to attach")
+    seed: int = option(0, "seed of everything that is drawn or split at random")
+    workers: int | None = option(None, "parallel processes (default: one a core)")
+    shard_megabytes: int = option(64, "size of one TFRecord file in megabytes")
+    quality: int = option(95, "JPEG quality of stored pictures that had to be re-encoded, 1 to 100")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Trains a paper on a prepared data set; the same command again resumes."""
+
+    paper: str = option(REQUIRED, "what to train")
+    data_dir: str = option(REQUIRED, "data set folder written by t2i-prepare")
+    runs_dir: str = option("runs", "folder of numbered run folders", identity=False)
+    run_dir: str | None = option(
+        None, "the run folder itself, instead of the next number in --runs_dir", identity=False
+    )
+    init_from: str | None = option(None, "run folder whose weights to start from (fine-tuning; resuming needs no flag)")
+    text_encoder_run: str | None = option(None, "run folder of the trained text encoder that conditions the generator")
+    steps: int | None = option(None, "train up to this step (default: the paper's epochs)", minimum=1, identity=False)
+    box_crop: bool = option(False, "crop stored pictures around their boxes while training")
+    seed: int = option(0, "seed of weights, order, augmentation and noise", minimum=0)
+    devices: str | None = option(
+        None, "devices to mirror the model on, e.g. GPU:0,GPU:1 (default: all GPUs, else the CPU)", identity=False
+    )
+    checkpoint_every: int = option(1000, "steps between checkpoints", minimum=1, identity=False)
+    keep_checkpoints: int = option(3, "how many checkpoints to keep", minimum=1, identity=False)
+    log_every: int = option(50, "steps between TensorBoard scalars", minimum=1, identity=False)
+    sample_every: int = option(
+        500, "steps between sample grids and scores on the test split", minimum=1, identity=False
+    )
+    deterministic: bool = option(False, "bit-identical runs (slower on GPUs)", identity=False)
+    dry_run: bool = option(
+        False, "print the resolved configuration, the networks, memory and steps; train nothing", identity=False
+    )
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Draws pictures of captions with a trained run."""
+
+    run_dir: str = option(REQUIRED, "run folder to sample from")
+    caption: tuple[str, ...] = option(
+        (), "a caption; repeat the flag for more (default: 8 captions of the run's test split)", repeated=True
+    )
+    captions_file: str | None = option(None, "text file with one caption a line")
+    seeds: str = option("0-7", "noise seeds: one picture a caption and seed, e.g. 0-7 or 1,5,9")
+    out: str = option("samples", "folder to write the pictures to")
+    mode: str = option(
+        "grid",
+        "grid: captions x seeds; interpolate_text: between the first two captions; "
+        "interpolate_noise: between the seeds of one caption",
+        choices=("grid", "interpolate_text", "interpolate_noise"),
+    )
+    interpolation_steps: int = option(8, "pictures along an interpolation, both ends included", minimum=2)
+    weights: str = option(
+        "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
+    single_files: bool = option(True, "also write every picture to a file of its own")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Scores a trained run; every score is a line of its scores.jsonl."""
+
+    run_dir: str = option(REQUIRED, "run folder to score")
+    data_dir: str | None = option(None, "data set with the captions and real pictures (default: the run's own)")
+    split: str = option("test", "split whose captions and pictures are used")
+    metrics: tuple[str, ...] = option(
+        ("default",),
+        "comma-separated: retrieval (text encoders), caption_fidelity (blossoms); default: what fits the run",
+    )
+    num_images: int = option(1000, "how many pictures to generate or read", minimum=1)
+    weights: str = option(
+        "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Turns published weights into a run folder that sample and evaluate take."""
+
+    paper: str = option(REQUIRED, "the paper whose weights these are")
+    scheme: str = option(REQUIRED, "the naming scheme of the file; a wrong one is answered with the list")
+    weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7")
+    run_dir: str = option(REQUIRED, "run folder to write")
+    text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run folder must know to be rebuilt: config.json."""
+
+    training: TrainConfig
+    hyperparameters: dict
+    context: dict
+    """What the recipe was told of its data: `t2i_tf.papers.Context`."""
+    version: int = 1
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, run_dir: str | os.PathLike) -> RunConfig:
+        """Reads run_dir/config.json. Raises UserError when the folder is not a run or is of another version."""
+        path = Path(run_dir) / "config.json"
+        try:
+            content = json.loads(path.read_text())
+            if not isinstance(content, dict):
+                raise ValueError("not a JSON object")
+        except FileNotFoundError:
+            raise UserError(
+                f"{run_dir} is not a run folder (no config.json): give a folder that t2i-train wrote"
+            ) from None
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): restore it or start a new run") from None
+        if content.get("version") != 1:
+            raise UserError(
+                f"{path} has version {content.get('version')}, this program reads 1: use the version that wrote it"
+            )
+        missing = sorted({"training", "hyperparameters", "context"} - set(content))
+        if missing:
+            raise UserError(f"{path} is damaged (no {', '.join(missing)}): restore it or start a new run")
+        known = {field.name for field in dataclasses.fields(TrainConfig)}
+        surplus = sorted(set(content["training"]) - known)
+        if surplus:
+            raise UserError(f"{path} has unknown settings {', '.join(surplus)}: use the version that wrote it")
+        return cls(TrainConfig(**content["training"]), content["hyperparameters"], content["context"])
+
+    def identity(self) -> dict:
+        """What makes it this run and no other: all settings but those that say how long and how often to log."""
+        kept = {f.name for f in dataclasses.fields(TrainConfig) if f.metadata["identity"]}
+        training = {k: v for k, v in dataclasses.asdict(self.training).items() if k in kept}
+        for name in ("data_dir", "init_from", "text_encoder_run"):
+            training[name] = os.path.realpath(training[name]) if training[name] else None
+        return {
+            "training": training,
+            "hyperparameters": {k: v for k, v in self.hyperparameters.items() if k != "epochs"},
+        }

@@ -1,0 +1,188 @@
+"""One source picture -> the JPEG that is stored.
+
+The worker processes of `prepare` import this module and nothing heavier than Pillow: they start in a fraction of a
+second. All arithmetic of crop and resize that the specifications give is here.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Box = tuple[float, float, float, float]
+"""x, y, width, height in pixels; x and y of the upper left corner."""
+
+FILTERS = {
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2 to 8 are turned or mirrored
+
+
+@dataclass(frozen=True)
+class StorageRules:
+    """How pictures are stored; the fields are those of `t2i_tf.config.PrepareConfig`."""
+
+    image_size: int | None
+    crop: str
+    resize: str
+    resample: str
+    quality: int
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """RGB JPEG bytes, their size, the box in stored pixels (None when there is none or it was cropped to) and what
+    was changed on the way, in words."""
+
+    jpeg: bytes
+    height: int
+    width: int
+    box: Box | None
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """A picture that cannot be stored."""
+
+    reason: str
+
+
+def start_worker() -> None:
+    """What a worker process does first: leaves Ctrl-C to its parent, and ends when that does, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def store_all(
+    pictures: Sequence[tuple[str | Callable[[], Image.Image], Box | None]], rules: StorageRules
+) -> list[StoredImage | BadImage]:
+    """`store` for each (image, box)."""
+    return [store(image, box, rules) for image, box in pictures]
+
+
+def store(image: str | Callable[[], Image.Image], box: Box | None, rules: StorageRules) -> StoredImage | BadImage:
+    """Reads (a path) or draws (a callable) one picture and encodes it for storage.
+
+    Converted to RGB (grey replicated, alpha dropped, as the published loaders do), turned upright by its EXIF tag,
+    cropped, resized. JPEG bytes that needed none of this are kept as they are. Encoding is 4:4:4, since halved colour
+    resolution costs 3 dB on small pictures.
+    """
+    if callable(image):
+        data, picture = None, image()
+    else:
+        try:
+            with open(image, "rb") as file:
+                data = file.read()
+            picture = Image.open(io.BytesIO(data))
+            picture.load()
+        except Exception as error:  # a decoder may raise anything on damaged bytes; every one means "bad image"
+            return BadImage(_reason(error, image))
+    keep_bytes = data is not None and picture.format == "JPEG" and picture.mode == "RGB"
+    changes = []
+
+    if picture.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        picture, keep_bytes = ImageOps.exif_transpose(picture), False
+        changes.append("turned upright by EXIF")
+    try:
+        picture, conversion = to_rgb(picture)
+    except ValueError as error:
+        return BadImage(str(error))
+    if conversion:
+        changes.append(conversion)
+
+    if rules.crop == "box":
+        window = box_window(box, *picture.size)
+        if window[0] >= window[2] or window[1] >= window[3]:
+            return BadImage(f"bounding box {box} outside the picture of {picture.width}x{picture.height} pixels")
+        if window != (0, 0, *picture.size):
+            picture, keep_bytes = picture.crop(window), False
+        box = None
+
+    width, height = stored_size(*picture.size, rules)
+    if box is not None:
+        scale_x, scale_y = width / picture.width, height / picture.height
+        box = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
+    if (width, height) != picture.size:
+        if width > picture.width or height > picture.height:
+            changes.append("enlarged")
+        picture, keep_bytes = picture.resize((width, height), FILTERS[rules.resample]), False
+
+    jpeg = data if keep_bytes else _encode(picture, rules.quality)
+    return StoredImage(jpeg, height, width, box, tuple(changes))
+
+
+def to_rgb(picture: Image.Image) -> tuple[Image.Image, str | None]:
+    """-> (RGB picture, what was converted or None). Raises ValueError for 32-bit grey, which has no agreed range."""
+    mode = picture.mode
+    if mode == "RGB":
+        return picture, None
+    if mode in ("I", "F"):
+        raise ValueError(f"{mode}-mode picture (32 bits a pixel): save it as 8-bit RGB")
+    if mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB"), "16-bit grey to RGB"
+    if mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        return picture.convert("RGBA").convert("RGB"), "alpha dropped"
+    names = {"1": "grey to RGB", "L": "grey to RGB", "P": "palette to RGB", "CMYK": "CMYK to RGB"}
+    return picture.convert("RGB"), names.get(mode, f"{mode} to RGB")
+
+
+def box_window(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """The crop of StackGAN and AttnGAN: 1.5 times the longer box side around the box centre, clipped to the picture.
+
+    -> (left, top, right, bottom), integers truncated as in the published code.
+    """
+    x, y, w, h = (int(value) for value in box)
+    radius = int(max(w, h) * 0.75)
+    center_x, center_y = int((2 * x + w) / 2), int((2 * y + h) / 2)
+    return (
+        max(0, center_x - radius),
+        max(0, center_y - radius),
+        min(width, center_x + radius),
+        min(height, center_y + radius),
+    )
+
+
+def stored_size(width: int, height: int, rules: StorageRules) -> tuple[int, int]:
+    """-> (width, height) after resizing; the longer side is truncated as torchvision does."""
+    size = rules.image_size
+    if size is None:
+        return width, height
+    if rules.resize == "square":
+        return size, size
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def _encode(picture: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _reason(error: Any, path: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        return "empty file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return str(error) or type(error).__name__

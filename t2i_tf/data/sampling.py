@@ -1,0 +1,154 @@
+"""Which example stands at which place of the training stream: a pure function of (seed, position).
+
+Every place of the endless stream has its own row of random numbers, drawn from a counter-based generator (Philox), so
+any place can be reached at once: a run resumed at step s sees what it would have seen, and neither thread timing nor
+the batch size changes a draw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from t2i_tf.errors import UserError
+
+_DRAWS = 16
+"""Uniform numbers a place owns: 4 to choose examples, 3 to augment the picture, 3 the wrong picture, then captions."""
+_CAPTION_DRAWS = slice(10, 16)
+MAX_CAPTIONS = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One batch before anything is read; arrays of B rows."""
+
+    images: np.ndarray
+    """int64 [B]: example."""
+    wrong_images: np.ndarray | None
+    """int64 [B]: example of another class."""
+    captions: np.ndarray
+    """int64 [B, captions]: which of the example's captions, from 0."""
+    augmentation: np.ndarray
+    """float32 [B, 3] in [0, 1): vertical and horizontal crop offset, flip."""
+    wrong_augmentation: np.ndarray
+
+
+def _choose(uniform: np.ndarray, count) -> np.ndarray:
+    """Uniform numbers in [0,1) -> integers below count."""
+    return np.minimum((uniform * count).astype(np.int64), np.asarray(count) - 1)
+
+
+class Sampler:
+    """Plans the batches of a split.
+
+    Args:
+        class_ids: int [N], -1 for no class; caption_counts: int [N].
+        sampling: "shuffled", "class", "uniform" or "distinct_classes", as in `t2i_tf.papers.BatchRequest`.
+        batch_size: rows of a global batch.
+        captions: captions drawn for a row, 0 for none; at most 6.
+
+    Raises:
+        UserError: the data has no classes or too few images for the sampling asked for.
+    """
+
+    def __init__(
+        self,
+        class_ids: np.ndarray,
+        caption_counts: np.ndarray,
+        sampling: str,
+        batch_size: int,
+        *,
+        wrong_images: bool = False,
+        captions: int = 1,
+        captions_with_replacement: bool = True,
+        seed: int = 0,
+    ):
+        if captions > MAX_CAPTIONS:
+            raise UserError(f"--captions_averaged={captions}: at most {MAX_CAPTIONS} captions are drawn for an image")
+        self.sampling, self.batch_size, self.seed = sampling, batch_size, seed
+        self.wrong_images, self.captions, self.with_replacement = wrong_images, captions, captions_with_replacement
+        self.caption_counts = caption_counts.astype(np.int64)
+        self.num_images = len(class_ids)
+        self.by_class = [np.flatnonzero(class_ids == c) for c in np.unique(class_ids[class_ids >= 0])]
+        by_class_needed = sampling in ("class", "distinct_classes") or (wrong_images and sampling != "uniform")
+        if by_class_needed and not self.by_class:
+            raise UserError(
+                "the data set has no classes, so wrong pictures cannot be of another class: give classes "
+                "when preparing it, or --sampling=uniform where the paper has it"
+            )
+        if wrong_images and (len(self.by_class) if by_class_needed else self.num_images) < 2:
+            raise UserError(
+                "the split has a single class (or picture), but mismatching pairs need two: prepare more data"
+            )
+        if captions and self.num_images and self.caption_counts.min() < (1 if captions_with_replacement else captions):
+            raise UserError(
+                f"an image has {self.caption_counts.min()} captions, but {captions} are drawn for each: "
+                "lower --captions_averaged or prepare data with more captions"
+            )
+        self.class_of = np.full(self.num_images, -1)
+        for place, members in enumerate(self.by_class):
+            self.class_of[members] = place
+        self._epoch_order: tuple[int, np.ndarray] | None = None
+
+    def plan(self, step: int) -> Plan:
+        """The batch of a step, counted from 0."""
+        first = step * self.batch_size
+        bits = np.random.Philox(key=self.seed, counter=[first * (_DRAWS // 4), 0, 0, 0])
+        draws = np.random.Generator(bits).random((self.batch_size, _DRAWS))
+        images, wrong = self._examples(step, first, draws)
+        captions = self._captions(images, draws[:, _CAPTION_DRAWS])
+        return Plan(images, wrong, captions, draws[:, 4:7].astype(np.float32), draws[:, 7:10].astype(np.float32))
+
+    def _examples(self, step, first, draws):
+        if self.sampling == "uniform":
+            images = _choose(draws[:, 0], self.num_images)
+            other = (images + 1 + _choose(draws[:, 1], self.num_images - 1)) % self.num_images
+            return images, other if self.wrong_images else None
+        if self.sampling == "shuffled":
+            images = np.array([self._shuffled(place) for place in range(first, first + self.batch_size)])
+            classes = self.class_of[images]
+        else:
+            if self.sampling == "class":
+                classes = _choose(draws[:, 0], len(self.by_class))
+            else:
+                classes = self._distinct_classes(step)
+            images = self._members(classes, draws[:, 2])
+        if not self.wrong_images:
+            return images, None
+        other = (classes + 1 + _choose(draws[:, 1], len(self.by_class) - 1)) % len(self.by_class)
+        return images, self._members(other, draws[:, 3])
+
+    def _members(self, classes, draws):
+        return np.array(
+            [self.by_class[c][_choose(u, len(self.by_class[c]))] for c, u in zip(classes, draws, strict=True)]
+        )
+
+    def _permutation(self, count, stream, number):
+        return np.random.Generator(np.random.Philox(key=[self.seed, stream], counter=[0, 0, 0, number])).permutation(
+            count
+        )
+
+    def _shuffled(self, place):
+        epoch, offset = divmod(place, self.num_images)
+        order = self._epoch_order  # several threads may plan: each keeps to what it has seen
+        if order is None or order[0] != epoch:
+            order = self._epoch_order = (epoch, self._permutation(self.num_images, 1, epoch))
+        return order[1][offset]
+
+    def _distinct_classes(self, step):
+        """No class twice while there are enough, else every class equally often."""
+        rounds = -(-self.batch_size // len(self.by_class))
+        order = self._permutation(len(self.by_class), 2, step)
+        return np.tile(order, rounds)[: self.batch_size]
+
+    def _captions(self, images, draws):
+        counts = self.caption_counts[images][:, None]
+        if self.with_replacement or self.captions <= 1:
+            return _choose(draws[:, : self.captions], counts)
+        picked = np.zeros((len(images), self.captions), np.int64)
+        for row, count in enumerate(counts[:, 0]):
+            left = list(range(count))
+            for column in range(self.captions):
+                picked[row, column] = left.pop(int(_choose(draws[row, column], len(left))))
+        return picked

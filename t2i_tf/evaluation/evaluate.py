@@ -1,0 +1,101 @@
+"""evaluate(run, metric, split) -> one line of scores.jsonl, which says how it was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from t2i_tf.config import EvaluateConfig
+from t2i_tf.data import pipeline, records
+from t2i_tf.errors import UserError
+from t2i_tf.evaluation import fidelity, metrics
+from t2i_tf.inference import Run, load
+
+VERSION = 1
+
+
+def retrieval(run: Run, split: records.Split, num_images: int, seed: int) -> dict:
+    """Zero-shot classification accuracy and precision at 50 of a text encoder, over the whole split."""
+    if not hasattr(run.recipe, "encode_images"):
+        raise UserError(f"--metrics=retrieval needs a run of a text encoder, this is one of {run.paper}")
+    if not split.caption_offsets[-1] or len(np.unique(split.class_ids)) < 2:
+        raise UserError(
+            f"--metrics=retrieval: {split.dataset.path} has no captions or fewer than two classes in "
+            f"split {split.name}: give another --data_dir or --split"
+        )
+    hyperparameters = run.recipe.hyperparameters
+    vectors = []
+    for pictures in pipeline.views(split, hyperparameters.image_size, 64, box_crop=run.config.training.box_crop):
+        vectors.append(run.recipe.encode_pictures(pictures).numpy())
+    captions = [caption for of_image in split.captions() for caption in of_image]
+    caption_classes = np.repeat(split.class_ids, split.caption_counts)
+    scores = metrics.zero_shot_retrieval(
+        np.concatenate(vectors), split.class_ids, run.encode(captions), caption_classes
+    )
+    return {**scores, "images": split.num_images, "captions": len(captions), "classes": len(np.unique(split.class_ids))}
+
+
+def caption_fidelity(run: Run, split: records.Split, num_images: int, seed: int) -> dict:
+    """Share of generated flowers whose colours are those of their captions; `blossoms` only, no learned model."""
+    if split.dataset.manifest["name"] != "blossoms":
+        raise UserError("--metrics=caption_fidelity reads drawn flowers: it needs a data set of --source=blossoms")
+    captions = [caption for of_image in split.captions() for caption in of_image]
+    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(captions))[:num_images]
+    captions = [captions[i] for i in chosen]
+    images = run.generate(captions, list(range(seed, seed + len(captions))))[-1]
+    return fidelity.caption_fidelity(images, captions)
+
+
+METRICS = {"retrieval": retrieval, "caption_fidelity": caption_fidelity}
+
+
+def fitting(run: Run, split: records.Split) -> list[str]:
+    """The metrics of a paper that this data set allows."""
+    drawn = split.dataset.manifest["name"] == "blossoms"
+    return [name for name in run.recipe.score_metrics if name != "caption_fidelity" or drawn]
+
+
+def evaluate(run: Run, metric: str, split: records.Split, num_images: int = 1000, seed: int = 0) -> dict:
+    """One score with all that is needed to repeat it.
+
+    Raises UserError for an unknown metric, or one that does not fit the run or the data.
+    """
+    if metric not in METRICS:
+        raise UserError(f"--metrics={metric}: must be one of {', '.join(METRICS)}")
+    value = METRICS[metric](run, split, num_images, seed)
+    averaged = run.average is not None and run.average.swapped
+    return {
+        "metric": metric,
+        "version": VERSION,
+        "step": run.step,
+        "weights": "ema" if averaged else "raw",
+        "data": split.dataset.manifest["name"],
+        "split": split.name,
+        "seed": seed,
+        **value,
+    }
+
+
+def evaluate_run(options: EvaluateConfig) -> Iterator[str]:
+    """`t2i-evaluate`: scores a run folder, adds to its scores.jsonl, yields the lines to print. Raises UserError."""
+    run = load(options.run_dir, options.weights)
+    split = records.Dataset.open(options.data_dir or run.config.training.data_dir).split(options.split)
+    names = fitting(run, split) if options.metrics == ("default",) else list(options.metrics)
+    if not names:
+        raise UserError(f"no metric fits a run of {run.paper} on {split.dataset.path}: name one with --metrics")
+    for name in names:
+        score = evaluate(run, name, split, options.num_images, options.seed)
+        path = append_score(Path(options.run_dir), score)
+        yield json.dumps(score)
+    yield f"added to {path}"
+
+
+def append_score(run_dir: Path, score: dict) -> Path:
+    """Adds a line to the run's scores.jsonl."""
+    path = run_dir / "scores.jsonl"
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(score, ensure_ascii=False) + "\n")
+    return path

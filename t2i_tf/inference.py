@@ -1,0 +1,185 @@
+"""Trained runs in use: load(run_dir) -> captions to vectors, captions to pictures, interpolation.
+
+Never imports training. A `Run` is also what the training loop wraps around its live networks to draw samples.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from t2i_tf import checkpoints, papers
+from t2i_tf.config import RunConfig
+from t2i_tf.data import text
+from t2i_tf.errors import UserError
+from t2i_tf.networks.moving_average import MovingAverage
+
+TEXT_ENCODER = "text_encoder"
+"""Folder inside a generator's run that holds the frozen text encoder it was trained with: a small run of its own."""
+
+
+@dataclass
+class Run:
+    """A recipe with its weights, and the text encoder in front of it where it needs one."""
+
+    config: RunConfig
+    recipe: object
+    step: int
+    text_encoder: Run | None = None
+    average: MovingAverage | None = None
+
+    @property
+    def paper(self) -> str:
+        return self.config.training.paper
+
+    def __post_init__(self):
+        self._encode = tf.function(self._encode_batch, input_signature=[tf.TensorSpec([None], tf.string)])
+        self._sample = tf.function(self._sample_batch)
+
+    def _encode_batch(self, captions):
+        rule = self.recipe.hyperparameters.character_rule
+        return self.recipe.encode_captions({"characters": text.character_ids(captions, rule=rule)})
+
+    def encode(self, captions: list[str], batch_size: int = 256) -> np.ndarray:
+        """Captions -> sentence vectors float32 [N, D], for a run of a text encoder.
+
+        Raises UserError for an empty caption or one without a single known character.
+        """
+        if not hasattr(self.recipe, "encode_captions"):
+            raise UserError(f"a run of {self.paper} encodes no captions: give the run of a text encoder")
+        parts = [
+            self._encode(tf.constant(captions[i : i + batch_size])).numpy() for i in range(0, len(captions), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.zeros([0, self.recipe.hyperparameters.embedding_dim], np.float32)
+
+    def embed(self, captions: list[str]) -> np.ndarray:
+        """Captions -> what conditions the generator [N, D]; captions are checked first."""
+        if self.text_encoder is None:
+            raise UserError(
+                "this run was trained on ready-made embeddings and has no text encoder: add one with "
+                "t2i-import-weights or train with --text_encoder_run"
+            )
+        for caption in captions:
+            text.check(caption, self.text_encoder.recipe.hyperparameters.character_rule)
+        return self.text_encoder.encode(captions)
+
+    def _sample_batch(self, embedding, noise):
+        condition = self.recipe.condition({"embedding": embedding[:, None, :]})
+        images = self.recipe.sample(condition, noise)
+        return [tf.cast(tf.round(tf.clip_by_value(image * 127.5 + 127.5, 0.0, 255.0)), tf.uint8) for image in images]
+
+    def noise(self, seeds, truncation: float = 1.0) -> dict:
+        """int seeds [N] -> name -> normal noise [N, width]: a row depends on its seed alone."""
+
+        def rows(name, width):
+            stream = zlib.crc32(name.encode())
+            return np.stack([tf.random.stateless_normal([width], [int(seed), stream]).numpy() for seed in seeds])
+
+        return {name: truncation * rows(name, width) for name, width in self.recipe.sampling_noise.items()}
+
+    def render(self, embeddings: np.ndarray, noise: dict, batch_size: int = 32) -> list[np.ndarray]:
+        """Embeddings [N, D] and noise -> pictures uint8 [N,S,S,3] of every scale, small to large."""
+        parts = []
+        for start in range(0, len(embeddings), batch_size):
+            rows = slice(start, start + batch_size)
+
+            # Every batch has the same size, so that a picture does not depend on its neighbours' number.
+            def fill(x, rows=rows):
+                return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(np.float32))
+
+            images = self._sample(fill(embeddings), {name: fill(value) for name, value in noise.items()})
+            parts.append([image.numpy()[: len(embeddings[rows])] for image in images])
+        return [np.concatenate(scale) for scale in zip(*parts, strict=True)]
+
+    def generate(self, captions: list[str], seeds: list[int], truncation: float = 1.0) -> list[np.ndarray]:
+        """Captions [N] and noise seeds [N] -> pictures uint8 [N,S,S,3] of every scale, small to large.
+
+        Raises UserError for captions that say nothing, and when the run is no generator.
+        """
+        if len(captions) != len(seeds):
+            raise ValueError(f"{len(captions)} captions but {len(seeds)} seeds")
+        if self.recipe.kind != "gan":
+            raise UserError(f"a run of {self.paper} draws no pictures: give the run of a generator")
+        return self.render(self.embed(captions), self.noise(seeds, truncation))
+
+    def interpolate_text(
+        self, first: str, second: str, steps: int, seeds: list[int], truncation: float = 1.0
+    ) -> np.ndarray:
+        """Pictures uint8 [len(seeds), steps, S,S,3] of the largest scale, from one caption's embedding to another's."""
+        ends = self.embed([first, second])
+        shares = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None]
+        path = (1.0 - shares) * ends[:1] + shares * ends[1:]
+        rows = np.tile(path, (len(seeds), 1))
+        images = self.render(rows, self.noise(np.repeat(seeds, steps), truncation))[-1]
+        return images.reshape(len(seeds), steps, *images.shape[1:])
+
+    def interpolate_noise(self, caption: str, steps: int, seeds: list[int], truncation: float = 1.0) -> np.ndarray:
+        """Pictures uint8 [len(seeds)-1, steps, S,S,3]: one caption, noise moved from each seed to the next.
+
+        The way is along the great circle, so that every point on it has the length of normal noise.
+        """
+        ends = self.noise(seeds, truncation)
+        shares = np.linspace(0.0, 1.0, steps, dtype=np.float32)
+        noise = {
+            name: np.concatenate([_great_circle(a, b, shares) for a, b in zip(z[:-1], z[1:], strict=True)])
+            for name, z in ends.items()
+        }
+        rows = np.repeat(self.embed([caption]), steps * (len(seeds) - 1), axis=0)
+        images = self.render(rows, noise)[-1]
+        return images.reshape(len(seeds) - 1, steps, *images.shape[1:])
+
+    def save(self, folder: Path) -> None:
+        """Writes a run folder with configuration and weights alone, the configuration last: it makes it a run."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        swapped = self.average is not None and self.average.swapped
+        if swapped:
+            self.average.swap()
+        checkpoints.save_weights(folder, self.step, self.recipe.networks, self.average)
+        if swapped:
+            self.average.swap()
+        if self.text_encoder is not None:
+            self.text_encoder.save(folder / TEXT_ENCODER)
+        beside = folder / "config.json.partial"
+        beside.write_text(self.config.to_json())
+        beside.replace(folder / "config.json")
+
+
+def _great_circle(a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    cosine = np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1.0, 1.0)
+    angle = np.arccos(cosine)
+    if np.sin(angle) < 1e-6:
+        return np.outer(1 - shares, a) + np.outer(shares, b)
+    return (np.outer(np.sin((1 - shares) * angle), a) + np.outer(np.sin(shares * angle), b)) / np.sin(angle)
+
+
+def build(config: RunConfig):
+    """The recipe of a run, with fresh weights."""
+    module = papers.get(config.training.paper)
+    hyperparameters = papers.resolve(config.training.paper, **config.hyperparameters)
+    return module.Recipe(hyperparameters, papers.Context(**config.context))
+
+
+def load(run_dir: str | Path, weights: str = "best") -> Run:
+    """Loads the newest checkpoint of a run.
+
+    Args:
+        weights: "ema", "raw", or "best": EMA where the run keeps it.
+
+    Raises UserError: no run folder, no checkpoint, EMA asked for and not kept.
+    """
+    config = RunConfig.read(run_dir)
+    recipe = build(config)
+    average = MovingAverage.of(recipe)
+    if weights == "ema" and average is None:
+        raise UserError(f"--weights=ema: {run_dir} was trained without a moving average: use --weights=raw")
+    path = checkpoints.newest(Path(run_dir))
+    checkpoints.load_weights(path, recipe.networks, average)
+    if average is not None and weights != "raw":
+        average.swap()
+    encoder = Path(run_dir) / TEXT_ENCODER
+    return Run(config, recipe, checkpoints.step_of(path), load(encoder) if encoder.is_dir() else None, average)

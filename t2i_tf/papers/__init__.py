@@ -1,0 +1,119 @@
+"""The papers, by name, and the contract that a paper keeps.
+
+A paper is one module, readable from top to bottom:
+
+* `Hyperparameters`: a frozen dataclass whose fields are declared with `t2i_tf.config.option`; its defaults are the
+  paper's CUB values. It always has `batch_size` (global), `epochs` and `ema_decay`.
+* its networks, subclassed Keras models;
+* `Recipe(hyperparameters, context)`: what the trainer, the sampler and the evaluator ask. `context` is a `Context`.
+
+Every recipe has
+* `kind`: "gan" or "supervised" - which trainer it wants;
+* `request`: the `BatchRequest` that says what a training batch holds;
+* `networks`: dict of name -> built Keras model, everything that a checkpoint keeps;
+* `steps_per_epoch(num_images) -> int`, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
+* `score_metrics`: names of the evaluation metrics that are computed while it trains.
+
+A GAN recipe has `generator` and the ordered dict `discriminators`, and
+* `noise(draw) -> dict`: all noise of one step, from `draw.normal(name, width)` and `draw.uniform(...)`;
+* `condition(batch)`: what conditions both sides, from the batch's text;
+* `generate(condition, noise) -> dict`: the training forward(s) of the generator;
+* `discriminator_losses(name, batch, condition, generated) -> dict` and `generator_losses(batch, condition, generated)
+  -> dict`: named scalars, means over this replica's rows; "loss" is minimised, the others are shown;
+* `sample(condition, noise) -> list of images [B,H,W,3] in [-1,1]`, small to large; `sampling_noise`: name -> width.
+
+A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
+`encode_images`, ...).
+
+Means are over the replica's own rows: the trainer divides by the number of replicas, once, and gradients are summed.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2i_tf.config import validate
+from t2i_tf.errors import UserError
+
+PAPERS = {
+    "char_cnn_rnn": "Reed et al., CVPR 2016: caption characters -> sentence vector",
+    "gan_int_cls": "Reed et al., ICML 2016: 64x64 pictures; GAN, GAN-CLS, GAN-INT, GAN-INT-CLS",
+}
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """What a paper wants in a training batch; the pipeline reads it and knows no paper."""
+
+    image_sizes: tuple[int, ...]
+    """Sizes of the image pyramid in pixels, ascending: batch["images"] is a tuple of uint8 [B,S,S,3]."""
+    sampling: str = "shuffled"
+    """shuffled: every image once an epoch; class: a class, then an image of it, with replacement;
+    uniform: an image with replacement; distinct_classes: no class twice in a batch."""
+    wrong_images: bool = False
+    """Also batch["wrong_images"], like "images": of another class (of another image with uniform sampling)."""
+    text: str | None = None
+    """embedding: batch["embedding"] float32 [B,captions,D]; characters: batch["characters"] int32 [B,captions,201]."""
+    captions: int = 1
+    """How many captions of the image are drawn for each row."""
+    captions_with_replacement: bool = True
+    image_views: int = 0
+    """> 0: one of this many fixed views (centre and corners, plain and mirrored) instead of a random crop."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a recipe must know of the data it is built for."""
+
+    text_dim: int | None = None
+    """Width of the sentence embeddings of the text encoder that conditions it."""
+    num_classes: int = 0
+
+
+def _source(name: str) -> Path:
+    if name not in PAPERS:
+        raise UserError(f"unknown paper {name!r}: --paper is one of {', '.join(PAPERS)}")
+    return Path(__file__).with_name(f"{name}.py")
+
+
+def get(name: str):
+    """The module of a paper. Raises UserError with the known names."""
+    _source(name)
+    return importlib.import_module(f"t2i_tf.papers.{name}")
+
+
+def hyperparameter_fields(name: str) -> type:
+    """The paper's Hyperparameters, without importing its module and thereby TensorFlow.
+
+    The flags of every paper must be known before `--help` can be printed, and that must not take seconds. The class is
+    plain data, so its definition alone is compiled, out of the module's syntax tree.
+    """
+    path = _source(name)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    definition = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Hyperparameters"]
+    header = ast.parse(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom t2i_tf.config import option"
+    ).body
+    spec = importlib.util.spec_from_loader(f"{__name__}._{name}_hyperparameters", loader=None)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # get_type_hints looks the annotations up there
+    exec(compile(ast.Module([*header, *definition], []), str(path), "exec"), module.__dict__)
+    return module.Hyperparameters
+
+
+def resolve(name: str, **given) -> object:
+    """The paper's Hyperparameters with the given values; None means "the paper's own". Raises UserError."""
+    fields = get(name).Hyperparameters
+    known = {field.name for field in dataclasses.fields(fields)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise UserError(f"{name} has no setting {', '.join(unknown)}: it has {', '.join(sorted(known))}")
+    hyperparameters = fields(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None})
+    validate(hyperparameters)
+    return hyperparameters

@@ -1,0 +1,402 @@
+"""Published checkpoints of the original authors -> our weights, by name, complete or refused.
+
+Three steps: `read` turns a file into named arrays; a `Scheme` says which names belong to which of our layers;
+`assign` puts every array in its place, or refuses with the list of what is missing, left over or misshapen.
+
+Published layouts are those of PyTorch and Torch7: convolutions (out, in, rows, columns), transposed ones
+(in, out, rows, columns), temporal ones (out, in, kernel), dense layers (out, in). No code in a file is run.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from t2i_tf import papers, torch7
+from t2i_tf.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+Arrays = dict[str, np.ndarray]
+
+
+# Reading files.
+
+
+def read(path: str | Path) -> Arrays:
+    """The named arrays of a published file: .npz, .pth, .pt, or .t7 (named as `torch7.parameters` says).
+
+    Raises UserError when the file is of another kind, damaged, or would run code to be loaded.
+    """
+    readers = {".npz": _read_npz, ".pth": _read_pytorch, ".pt": _read_pytorch, ".t7": _read_torch7}
+    reader = readers.get(Path(path).suffix.lower())
+    if reader is None:
+        raise UserError(f"{path}: unknown kind of file: give one that ends in {', '.join(readers)}")
+    if not Path(path).is_file():
+        raise UserError(f"{path}: there is no such file: check the path")
+    arrays = reader(path)
+    if not arrays:
+        raise UserError(f"{path}: holds no arrays: give the file with the weights")
+    return arrays
+
+
+def _read_npz(path) -> Arrays:
+    """Entries that are pickled objects are no weights: they are passed over, never unpickled."""
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files if not _is_pickled(content, name)}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: not a sound .npz file ({_first_line(error)}): fetch it again") from None
+
+
+def _is_pickled(content, name: str) -> bool:
+    with content.zip.open(f"{name}.npy") as entry:
+        early = np.lib.format.read_magic(entry) == (1, 0)
+        header = np.lib.format.read_array_header_1_0 if early else np.lib.format.read_array_header_2_0
+        return header(entry)[2].hasobject
+
+
+def _read_pytorch(path) -> Arrays:
+    """The tensors of a state dict, maybe nested or under "state_dict", without DataParallel's "module."."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{path}: needs PyTorch to be read: pip install t2i_tf[published]") from None
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise UserError(f"{path}: asks for {wanted[1] if wanted else 'more than tensors'}, which could run code, and "
+                        "is not loaded: save the state dict alone in the program that wrote it") from None
+    except Exception as error:  # a damaged file ends in many kinds of exceptions
+        raise UserError(f"{path}: not a sound PyTorch file ({_first_line(error)}): fetch it again") from None
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    arrays: Arrays = {}
+    seen: set[int] = set()
+    pending = [("", content)]
+    while pending:
+        name, node = pending.pop()
+        if isinstance(node, torch.Tensor):
+            arrays[name] = _plain_array(node, f"{path}: {name}")
+        elif isinstance(node, Mapping) and id(node) not in seen:
+            seen.add(id(node))
+            pending += [(f"{name}.{key}" if name else str(key), node[key]) for key in reversed(list(node))]
+    if all(name.startswith("module.") for name in arrays):
+        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    return arrays
+
+
+def _plain_array(tensor, place: str) -> np.ndarray:
+    import torch
+
+    if (tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta
+            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()):
+        raise UserError(f"{place} is not a plain tensor: save the state dict of the plain network")
+    return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).numpy()
+
+
+def _read_torch7(path) -> Arrays:
+    return torch7.parameters(torch7.load(path), str(path))
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])[:160]
+
+
+# Our layers under published names.
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The place of one published array: our variable, and how the layout is turned into ours and back."""
+
+    variable: keras.Variable
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_published: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def published_shape(self) -> tuple[int, ...]:
+        return self.to_published(np.broadcast_to(np.float32(0), self.variable.shape)).shape
+
+
+Layers = Mapping[str, "keras.layers.Layer | Mapping[str, Weight]"]
+"""Published prefix -> our built layer; or -> {last name: Weight}, for a layer whose layout is its own."""
+
+
+def permuted(variable: keras.Variable, *axes: int) -> Weight:
+    """A Weight whose published axes, taken in the order of `axes`, are those of the variable."""
+    back = np.argsort(axes)
+    return Weight(variable, lambda array: array.transpose(axes), lambda array: array.transpose(back))
+
+
+def _layer_weights(layer) -> Mapping[str, Weight]:
+    import keras
+
+    if isinstance(layer, Mapping):
+        return layer
+    if not layer.built:
+        raise ValueError(f"{layer.name} is not built: call the network once before its weights are set")
+    if hasattr(layer, "moving_mean"):
+        variables = {"weight": layer.gamma, "bias": layer.beta, "running_mean": layer.moving_mean,
+                     "running_var": layer.moving_variance}
+        return {name: permuted(variable, 0) for name, variable in variables.items() if variable is not None}
+    if isinstance(layer, keras.layers.Embedding):
+        return {"weight": permuted(layer.embeddings, 0, 1)}
+    if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose):
+        weights = {"weight": permuted(layer.kernel, 2, 3, 1, 0)}
+    elif isinstance(layer, keras.layers.Conv1D):
+        weights = {"weight": permuted(layer.kernel, 2, 1, 0)}
+    elif isinstance(layer, keras.layers.Dense):
+        weights = {"weight": permuted(layer.kernel, 1, 0)}
+    else:
+        raise TypeError(f"{layer.name}: no published layout for a {type(layer).__name__}: give its Weights")
+    return weights if layer.bias is None else {**weights, "bias": permuted(layer.bias, 0)}
+
+
+def _weights(layers: Layers) -> dict[str, Weight]:
+    return {f"{prefix}.{name}": weight
+            for prefix, layer in layers.items() for name, weight in _layer_weights(layer).items()}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `assign` did: the names it set, how many numbers, and the largest |value| of what it dropped."""
+
+    source: str
+    assigned: tuple[str, ...]
+    numbers: int
+    dropped: dict[str, float]
+
+    def __str__(self) -> str:
+        text = f"{self.source}: {len(self.assigned)} arrays, {self.numbers:,} numbers set"
+        if self.dropped:
+            text += f"; dropped {_listed(self.dropped)}, largest |value| {max(self.dropped.values()):.3g}"
+        return text
+
+
+def assign(layers: Layers, arrays: Arrays, source: str, drop: Iterable[str] = ()) -> Report:
+    """Sets every variable of `layers` from published arrays.
+
+    Args:
+        layers: published prefix -> built layer.
+        arrays: published name (prefix.weight, ...) -> array; counters (*.num_batches_tracked) are ignored.
+        source: names the file in messages.
+        drop: last names, e.g. ("bias",), that the file may hold for a layer of ours that has no such weight.
+
+    Raises:
+        UserError: an array is missing, left over, of another shape or not finite; nothing has been set then.
+    """
+    weights = _weights(layers)
+    droppable = {f"{prefix}.{name}" for prefix in layers for name in drop}
+    surplus = [name for name in arrays if name not in weights and not name.endswith(".num_batches_tracked")]
+    dropped = [name for name in surplus if name in droppable]
+    fitting = [name for name, weight in weights.items()
+               if name in arrays and arrays[name].shape == weight.published_shape]
+    problems = {
+        "missing": [name for name in weights if name not in arrays],
+        "left over": [name for name in surplus if name not in droppable],
+        "misshapen": [f"{name} is {arrays[name].shape}, not {weight.published_shape}"
+                      for name, weight in weights.items() if name in arrays and name not in fitting],
+        "not finite numbers": [name for name in [*fitting, *dropped] if not _is_finite(arrays[name])],
+    }
+    found = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
+    if found:
+        raise UserError(f"{source} does not fit the network; {'; '.join(found)}; check that file, scheme and "
+                        "sizes belong together")
+    for name, weight in weights.items():
+        weight.variable.assign(weight.to_ours(np.asarray(arrays[name], np.float32)))
+    return Report(source, tuple(weights), sum(arrays[name].size for name in weights),
+                  {name: float(np.abs(arrays[name]).max(initial=0)) for name in dropped})
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):  # a double beyond float32 is infinite to us
+        return array.dtype.kind in "fiu" and bool(np.isfinite(array.astype(np.float32)).all())
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = [name if name.isprintable() else repr(name) for name in names]
+    return f"{len(names)} ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
+
+
+def extract(layers: Layers) -> Arrays:
+    """The inverse of `assign`: our weights under published names, in published layouts."""
+    return {name: np.array(weight.to_published(np.asarray(weight.variable)))
+            for name, weight in _weights(layers).items()}
+
+
+def to_published(layers: Layers, variables: Sequence[keras.Variable], values: Sequence[Any]) -> Arrays:
+    """Values that belong to variables (gradients, moments) under published names, in published layouts.
+
+    Args:
+        layers: published prefix -> built layer.
+        variables: variables of those layers in any order; variables of other layers are passed over.
+        values: for each variable an array of its shape, or None (no gradient), which is passed over.
+    """
+    value_of = {id(variable): np.asarray(value) for variable, value in zip(variables, values, strict=True)
+                if value is not None}
+    return {name: np.array(weight.to_published(value_of[id(weight.variable)]))
+            for name, weight in _weights(layers).items() if id(weight.variable) in value_of}
+
+
+# Which published names belong to which layers of ours.
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How the arrays in one kind of published file belong to a paper's network."""
+
+    paper: str
+    network: str
+    """Its name in the recipe's `networks`."""
+    help: str
+    layers: Callable[[Any], Layers]
+    """Our built network -> its layers under published prefixes."""
+    sizes: Callable[[Arrays, str], tuple[dict, papers.Context]]
+    """Arrays, file name -> hyper-parameters and context for which the paper builds a network of this size."""
+    rename: Callable[[Arrays], Arrays] = dict
+    """From other names in circulation to those of `layers`."""
+    drop: tuple[str, ...] = ()
+    """See `assign`."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """A recipe, one of whose networks holds published weights, and what it was built from."""
+
+    recipe: Any
+    hyperparameters: Any
+    context: papers.Context
+    report: Report
+
+
+def load(scheme_name: str, path: str | Path) -> Import:
+    """Builds the scheme's paper at the sizes found in the file, and sets the scheme's network from it.
+
+    Raises UserError for an unknown scheme, an unreadable file, or one that does not fit completely.
+    """
+    if scheme_name not in SCHEMES:
+        raise UserError(f"unknown scheme {scheme_name!r}: --scheme is one of {', '.join(SCHEMES)}")
+    scheme = SCHEMES[scheme_name]
+    arrays = scheme.rename(read(path))
+    sizes, context = scheme.sizes(arrays, str(path))
+    hyperparameters = papers.resolve(scheme.paper, **sizes)
+    recipe = papers.get(scheme.paper).Recipe(hyperparameters, context)
+    layers = scheme.layers(recipe.networks[scheme.network])
+    return Import(recipe, hyperparameters, context, assign(layers, arrays, str(path), scheme.drop))
+
+
+def _shapes(arrays: Arrays, source: str, dimensions: dict[str, int]) -> list[tuple[int, ...]]:
+    """The shapes of the arrays that tell the sizes of a network; `dimensions`: name -> how many it has."""
+    unfit = [name for name, count in dimensions.items()
+             if name not in arrays or arrays[name].ndim != count or not arrays[name].size]
+    if unfit:
+        raise UserError(f"{source}: has no usable {', '.join(unfit)}; it holds {_listed(arrays)}; check that "
+                        "file and scheme belong together")
+    return [arrays[name].shape for name in dimensions]
+
+
+def _bottleneck(prefix: str, block) -> Layers:
+    """The Torch Sequential of a `networks.blocks.BottleneckResidual`; activations take the places between."""
+    return {f"{prefix}.1": block.conv1, f"{prefix}.2": block.norm1, f"{prefix}.4": block.conv2,
+            f"{prefix}.5": block.norm2, f"{prefix}.7": block.conv3, f"{prefix}.8": block.norm3}
+
+
+def gan_int_cls_generator_layers(generator) -> Layers:
+    """By places in the Torch7 tree; the large generator has two more of them behind each residual block."""
+    more = 0 if generator.residual_4_second is None else 2
+    layers = {"1.2.1": generator.text_projection, "3": generator.project, "4": generator.project_norm,
+              **_bottleneck("5.2", generator.residual_4),
+              f"{8 + more}": generator.upsample_8, f"{9 + more}": generator.norm_8,
+              **_bottleneck(f"{10 + more}.2", generator.residual_8),
+              f"{13 + 2 * more}": generator.upsample_16, f"{14 + 2 * more}": generator.norm_16,
+              f"{16 + 2 * more}": generator.upsample_32, f"{17 + 2 * more}": generator.norm_32,
+              f"{19 + 2 * more}": generator.to_image}
+    if more:
+        layers |= _bottleneck("7.2", generator.residual_4_second)
+        layers |= _bottleneck("14.2", generator.residual_8_second)
+    return layers
+
+
+def gan_int_cls_discriminator_layers(discriminator) -> Layers:
+    """By places in the Torch7 tree; the cls program has one activation more, and no norm behind the text."""
+    more = 1 if discriminator.program == "cls" else 0
+    layers = {"1.1.1": discriminator.conv_32,
+              "1.1.3": discriminator.conv_16, "1.1.4": discriminator.norm_16,
+              "1.1.6": discriminator.conv_8, "1.1.7": discriminator.norm_8,
+              f"1.1.{8 + more}": discriminator.conv_4, f"1.1.{9 + more}": discriminator.norm_4,
+              "3": discriminator.joint_conv, "4": discriminator.joint_norm, "6": discriminator.score,
+              "1.2.1": discriminator.text_projection}
+    if discriminator.residual is not None:
+        layers |= _bottleneck(f"1.1.{10 + more}.2", discriminator.residual)
+    if discriminator.text_norm is not None:
+        layers["1.2.2"] = discriminator.text_norm
+    return layers
+
+
+def _gan_int_cls_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    text, first = _shapes(arrays, source, {"1.2.1.weight": 2, "3.weight": 4})
+    (projection, text_dim), (inputs, channels, *_) = text, first
+    if inputs <= projection or channels % 8:
+        raise UserError(f"{source}: 3.weight {first} fits no generator that projects text to {projection}; "
+                        "check that file and scheme belong together")
+    return {"generator_width": channels // 8, "text_projection": projection, "noise_dim": inputs - projection,
+            "large_generator": "7.2.1.weight" in arrays}, papers.Context(text_dim=text_dim)
+
+
+def char_cnn_rnn_layers(text_encoder) -> Layers:
+    """By the names in the state dict of the PyTorch port."""
+    recurrent = text_encoder.recurrent
+    maps = ("i2h", "h2h", "i2h_update", "h2h_update", "i2h_reset", "h2h_reset")
+    return {"conv1": text_encoder.conv1, "conv2": text_encoder.conv2, "conv3": text_encoder.conv3,
+            **{f"rnn.{name}": getattr(recurrent, name) for name in maps if hasattr(recurrent, name)},
+            "emb_proj": text_encoder.projection}
+
+
+def _char_cnn_rnn_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    *convolutions, projection = _shapes(
+        arrays, source, {"conv1.weight": 3, "conv2.weight": 3, "conv3.weight": 3, "emb_proj.weight": 2})
+    sizes = {"recurrent": "gru" if "rnn.i2h_update.weight" in arrays else "rnn",
+             "text_channels": tuple(shape[0] for shape in convolutions), "embedding_dim": projection[0]}
+    return sizes, papers.Context()
+
+
+def _char_cnn_rnn_names(arrays: Arrays) -> Arrays:
+    """Places in the original nngraph -> names of the PyTorch port; those names pass unchanged.
+
+    The encoder is at protos.enc_doc of a file, or is all of it. The steps of the unrolled recurrence share
+    their tensors, so that each is there once, at its first place.
+    """
+    arrays = {name.removeprefix("protos.enc_doc."): array for name, array in arrays.items()}
+    places = {"2.1": "conv1", "2.4": "conv2", "2.7": "conv3",
+              "4.2.1": "rnn.i2h", "4.6.1": "rnn.h2h", "6": "emb_proj"}
+    if "4.15.1.weight" in arrays:  # only the GRU has so many
+        places |= {"4.5.1": "rnn.i2h_update", "4.6.1": "rnn.h2h_update", "4.10.1": "rnn.i2h_reset",
+                   "4.11.1": "rnn.h2h_reset", "4.15.1": "rnn.h2h"}
+    parts = {name: name.rpartition(".") for name in arrays}
+    return {f"{places.get(place, place)}{dot}{leaf}": arrays[name]
+            for name, (place, dot, leaf) in parts.items()}
+
+
+SCHEMES = {
+    "gan_int_cls_generator": Scheme(
+        "gan_int_cls", "generator",
+        "generator of Reed et al. (ICML 2016): its .t7 file, or an .npz or .pth file that names arrays by "
+        "their places there (5.2.1.weight); convolution biases, zero but for one last update, are dropped",
+        gan_int_cls_generator_layers, _gan_int_cls_sizes, drop=("bias",)),
+    "char_cnn_rnn": Scheme(
+        "char_cnn_rnn", "text_encoder",
+        "text encoder of Reed et al. (CVPR or ICML 2016): its .t7 file, or a .pth file of the PyTorch port "
+        "(conv1.weight, rnn.i2h.weight, ...); birds (GRU) and flowers (RNN)",
+        char_cnn_rnn_layers, _char_cnn_rnn_sizes, _char_cnn_rnn_names),
+}

@@ -1,0 +1,87 @@
+"""What frozen networks say of the data, computed once and kept in the data set folder.
+
+A cache is found under a hash of the network's weights, so a stale one cannot be used. It is written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from t2i_tf.data import pipeline, records
+from t2i_tf.inference import Run
+
+
+def fingerprint(weights: list[np.ndarray], *settings) -> str:
+    """Hash of a network's weights and of the settings that change what it says."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for weight in weights:
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _contents(split: records.Split) -> str:
+    return split.dataset.manifest["splits"][split.name]["index"]["sha256"]
+
+
+def published_embeddings(split: records.Split) -> np.ndarray | None:
+    """The authors' own sentence vectors float32 [all captions, D], where the data set was prepared with them."""
+    if "embeddings" not in split.dataset.manifest:
+        return None
+    return np.load(Path(split.dataset.path) / "embeddings" / "published" / f"{split.name}.npy", mmap_mode="r")
+
+
+def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what: str) -> np.ndarray:
+    """Opens the cache, or fills it from parts of rows first."""
+    if not path.is_file():
+        megabytes = 4 * np.prod(shape, dtype=np.int64) / 2**20
+        logging.info("computing %s once: %s values, %.0f MB in %s", what, "x".join(map(str, shape)), megabytes, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        array = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+        row = 0
+        for part in parts:
+            array[row : row + len(part)] = part
+            row += len(part)
+        array.flush()
+        beside.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def caption_embeddings(run: Run, split: records.Split) -> np.ndarray:
+    """Sentence vectors float32 [all captions, D] of a frozen text encoder, in the order of the split's captions."""
+    hyperparameters = run.recipe.hyperparameters
+    key = fingerprint(run.recipe.text_encoder.get_weights(), hyperparameters.character_rule, _contents(split))
+    captions = [caption for of_image in split.captions() for caption in of_image]
+    path = Path(split.dataset.path) / "cache" / f"captions-{key}" / f"{split.name}.npy"
+
+    def parts():
+        for start in range(0, len(captions), 2048):
+            yield run.encode(captions[start : start + 2048])
+
+    return _kept(
+        path, (len(captions), hyperparameters.embedding_dim), parts(), f"embeddings of {len(captions)} captions"
+    )
+
+
+def image_features(network, split: records.Split, image_size: int, views: int, box_crop: bool) -> np.ndarray:
+    """Features float32 [N, views, F] of a frozen image network, for each of the fixed views of every picture."""
+    key = fingerprint(network.weights(), image_size, views, box_crop, _contents(split))
+    path = Path(split.dataset.path) / "cache" / f"images-{key}" / f"{split.name}.npy"
+
+    def parts():
+        streams = [pipeline.views(split, image_size, 32, view, box_crop=box_crop) for view in range(views)]
+        for pictures in zip(*streams, strict=True):
+            yield np.stack([network(picture).numpy() for picture in pictures], axis=1)
+
+    return _kept(
+        path,
+        (split.num_images, views, network.width),
+        parts(),
+        f"{views} views of {split.num_images} pictures through {network.source}",
+    )

@@ -1,0 +1,77 @@
+"""`t2i-train --dry_run`: what would be trained, with what it costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from t2i_tf.training import run_folder
+from t2i_tf.training.loop import Session
+
+
+def report(session: Session) -> str:
+    """The resolved configuration, the networks with parameter counts, memory and steps."""
+    replicas = session.strategy.num_replicas_in_sync
+    trained = sum(_size(network.trainable_variables) for network in session.recipe.networks.values())
+    kept = sum(_size(network.variables) for network in session.recipe.networks.values())
+    slots = sum(_size(optimizer.variables) for optimizer in session.trainer.optimizers.values())
+    average = _size(session.trainer.average.shadows) if session.trainer.average else 0
+    activations = _activation_megabytes(session)
+    fixed = (kept + slots + trained + average) * 4 / 2**20
+    lines = [f"configuration ({run_folder.find(session.config)}):", run_folder.flags_text(session.config)]
+    for name, network in session.recipe.networks.items():
+        lines += [*_table(name, network), ""]
+    lines += [
+        f"data: {session.split.num_images} training pictures in {session.dataset.path}",
+        f"steps: {session.steps}, {session.steps_per_epoch} an epoch, {session.hyperparameters.batch_size} pictures "
+        f"each on {replicas} device{'s' if replicas > 1 else ''}",
+        f"memory of a device: {fixed:.0f} MB for weights, gradients and optimizer; a step's tensors sum to "
+        f"{activations:.0f} MB (the most it can need; most are freed on the way)",
+    ]
+    return "\n".join(lines)
+
+
+def _size(variables) -> int:
+    return int(sum(np.prod(v.shape) for v in variables))
+
+
+def _table(name: str, network) -> list[str]:
+    rows = [
+        (
+            layer.name,
+            ", ".join(f"{v.name} {'x'.join(map(str, v.shape))}" for v in layer.variables),
+            f"{_size(layer.variables):,}",
+        )
+        for layer in _leaves(network)
+    ]
+    wide = max(len(row[0]) for row in rows)
+    lines = [
+        f"{name}: {_size(network.trainable_variables):,} trained parameters, "
+        f"{_size(network.non_trainable_variables):,} statistics"
+    ]
+    return lines + [f"  {layer:<{wide}}  {count:>12}  {shapes}" for layer, shapes, count in rows]
+
+
+def _leaves(layer):
+    """Layers that own weights themselves, in the order they were made."""
+    below = [leaf for child in getattr(layer, "_layers", []) for leaf in _leaves(child)]
+    if below:
+        return below
+    return [layer] if layer.variables else []
+
+
+def _activation_megabytes(session: Session) -> float:
+    """Sum over all tensors of one replica's step, before memory is reused."""
+    replicas = session.strategy.num_replicas_in_sync
+
+    def share(spec):
+        return tf.TensorSpec([spec.shape[0] // replicas, *spec.shape[1:]], spec.dtype)
+
+    def size(op):
+        return sum(
+            np.prod(t.shape) * t.dtype.size for t in op.outputs if t.dtype.is_floating and t.shape.is_fully_defined()
+        )
+
+    step = tf.function(lambda batch: session.strategy.run(session.trainer.train_step, args=(batch,)))
+    graph = step.get_concrete_function(tf.nest.map_structure(share, session.batch_spec())).graph
+    return float(sum(size(op) for op in graph.get_operations())) / replicas / 2**20

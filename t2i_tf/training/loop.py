@@ -1,0 +1,262 @@
+"""run(config): strategy, data, paper, trainer, resume, fit. Names no paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from t2i_tf import checkpoints, papers, pictures
+from t2i_tf.config import RunConfig, TrainConfig
+from t2i_tf.data import pipeline, records
+from t2i_tf.errors import UserError
+from t2i_tf.evaluation import evaluate
+from t2i_tf.inference import TEXT_ENCODER, Run, load
+from t2i_tf.training import caches, callbacks, run_folder
+from t2i_tf.training.trainers import trainer as make_trainer
+
+SAMPLED_CAPTIONS = 8
+SAMPLED_SEEDS = 6
+SCORED_IMAGES = 256
+"""Pictures behind a score that is taken while training; t2i-evaluate takes more."""
+
+
+@dataclass
+class Outcome:
+    """What a call of `run` did."""
+
+    run_dir: Path
+    step: int
+    steps: int
+    interrupted: bool = False
+
+
+def strategy(devices: str | None) -> tf.distribute.Strategy:
+    """MirroredStrategy on the named devices, on all GPUs, or on the CPU."""
+    if devices is None:
+        return (
+            tf.distribute.MirroredStrategy()
+            if tf.config.list_physical_devices("GPU")
+            else (tf.distribute.MirroredStrategy(["CPU:0"]))
+        )
+    names = devices.split(",")
+    known = {f"{d.device_type}:{d.name.rsplit(':', 1)[-1]}" for d in tf.config.list_logical_devices()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(
+            f"--devices={devices}: there is no {', '.join(unknown)}; this machine has {', '.join(sorted(known))}"
+        )
+    return tf.distribute.MirroredStrategy(names)
+
+
+class Session:
+    """A run made ready to train: everything is built and checked, nothing is written to the run folder yet."""
+
+    def __init__(self, training: TrainConfig, given: dict):
+        """`given` are the hyperparameters that the user set."""
+        self.training = training
+        hyperparameters = papers.resolve(training.paper, **given)
+        self.hyperparameters = hyperparameters
+        self.dataset = records.Dataset.open(training.data_dir)
+        self.split = self.dataset.split("train")
+        self.strategy = strategy(training.devices)
+        replicas = self.strategy.num_replicas_in_sync
+        if hyperparameters.batch_size % (2 * replicas if replicas > 1 else 1):
+            raise UserError(
+                f"--batch_size={hyperparameters.batch_size} does not divide evenly over {replicas} devices "
+                f"(rows are also paired): give a multiple of {2 * replicas}"
+            )
+        self.text_encoder = self._loaded_text_encoder()
+        self.published = self._published_embeddings()
+        context = papers.Context(text_dim=self._text_dim(), num_classes=len(np.unique(self.split.class_ids)))
+        self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context))
+        keras.utils.set_random_seed(training.seed)
+        with self.strategy.scope():
+            self.recipe = papers.get(training.paper).Recipe(hyperparameters, context)
+            self.steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images)
+            self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch)
+        self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
+
+    def _loaded_text_encoder(self):
+        if not self.training.text_encoder_run:
+            return None
+        run = load(self.training.text_encoder_run)
+        if not hasattr(run.recipe, "encode_captions"):
+            raise UserError(
+                f"--text_encoder_run={self.training.text_encoder_run} is a run of {run.paper}, which encodes no "
+                "captions: give the run of a text encoder"
+            )
+        return run
+
+    def _published_embeddings(self):
+        return caches.published_embeddings(self.split) if self.text_encoder is None else None
+
+    def _text_dim(self):
+        if self.text_encoder is not None:
+            return self.text_encoder.recipe.hyperparameters.embedding_dim
+        return None if self.published is None else self.published.shape[-1]
+
+    def batches(self, start_step: int) -> tf.data.Dataset:
+        """The training stream from a step on. Computes what frozen networks say of the data, once."""
+        request, embeddings, features = self.recipe.request, self.published, None
+        if request.text == "embedding" and self.text_encoder is not None:
+            embeddings = caches.caption_embeddings(self.text_encoder, self.split)
+        if request.image_views:
+            network, size, views = self.recipe.frozen_features, request.image_sizes[-1], request.image_views
+            features = caches.image_features(network, self.split, size, views, self.training.box_crop)
+        return self._pipeline(start_step, embeddings, features)
+
+    def batch_spec(self):
+        """Names, shapes and types of a training batch, without computing any."""
+        request = self.recipe.request
+        embeddings = np.zeros([1, self._text_dim()]) if request.text == "embedding" else None
+        features = np.zeros([1, 1, self.recipe.frozen_features.width]) if request.image_views else None
+        return self._pipeline(0, embeddings, features).element_spec
+
+    def _pipeline(self, start_step, embeddings, features):
+        return pipeline.batches(
+            self.split,
+            self.recipe.request,
+            self.hyperparameters.batch_size,
+            seed=self.training.seed,
+            start_step=start_step,
+            embeddings=embeddings,
+            features=features,
+            character_rule=getattr(self.hyperparameters, "character_rule", "lower_zero"),
+            box_crop=self.training.box_crop,
+        )
+
+    def live_run(self) -> Run:
+        """The networks in training as a `Run`."""
+        return Run(self.config, self.recipe, int(self.trainer.step.numpy()), self.text_encoder, self.trainer.average)
+
+
+def run(training: TrainConfig, given: dict) -> Outcome:
+    """Trains, or goes on training, until `steps`. Ctrl-C or SIGTERM saves and returns.
+
+    Args:
+        given: hyperparameters of the paper that the user set, by name.
+
+    Raises UserError for settings or data that do not fit, a run folder in use, and non-finite losses.
+    """
+    if training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    session = Session(training, given)
+    run_dir = run_folder.find(session.config)
+    lock = run_folder.Lock(run_dir)
+    try:
+        return _train(session, run_dir)
+    finally:
+        lock.release()
+
+
+def _train(session: Session, run_dir: Path) -> Outcome:
+    training, trainer = session.training, session.trainer
+    keeper = checkpoints.Keeper(run_dir, trainer, training.keep_checkpoints)
+    with session.strategy.scope():
+        start = keeper.restore()
+        if not start and training.init_from:
+            checkpoints.load_weights(checkpoints.newest(Path(training.init_from)), session.recipe.networks)
+            if trainer.average is not None:
+                trainer.average.restart()
+    if start >= session.steps:
+        return Outcome(run_dir, start, session.steps)
+    run_folder.write(session.config, run_dir)
+    if session.text_encoder is not None and not (run_dir / TEXT_ENCODER / "config.json").exists():
+        session.text_encoder.save(run_dir / TEXT_ENCODER)
+    if start:
+        logging.info("resuming %s at step %d", run_dir, start)
+    writer = tf.summary.create_file_writer(str(run_dir / "events"))
+    stop_on = callbacks.StopOnNonFinite(start, training.log_every)
+    beside = [
+        stop_on,
+        callbacks.Checkpoints(start, training.checkpoint_every, keeper),
+        callbacks.Scalars(start, training.log_every, writer, session.hyperparameters.batch_size),
+        callbacks.Periodic(start, training.sample_every, _Observer(session, run_dir, writer)),
+        callbacks.StatusLine(start, session.steps, session.steps_per_epoch, session.hyperparameters.batch_size),
+    ]
+    stream = session.batches(start)
+    interrupted = False
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        trainer.fit(stream, epochs=1, steps_per_epoch=session.steps - start, verbose=0, shuffle=False, callbacks=beside)
+    except KeyboardInterrupt:
+        interrupted = True
+        stop_on.check()
+        keeper.save()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        writer.close()
+    return Outcome(run_dir, int(trainer.step.numpy()), session.steps, interrupted)
+
+
+def _as_interrupt(signum, frame):
+    raise KeyboardInterrupt
+
+
+class _Observer:
+    """Draws sample grids of unseen captions and takes the recipe's scores while it trains."""
+
+    def __init__(self, session: Session, run_dir: Path, writer):
+        self.live = session.live_run()  # one for all steps: its functions are traced once
+        self.session, self.run_dir, self.writer = session, run_dir, writer
+        self.test = session.dataset.split("test") if "test" in session.dataset.manifest["splits"] else None
+        self.captions = self._captions()
+
+    def _captions(self):
+        if self.session.recipe.kind != "gan" or self.session.text_encoder is None:
+            return []
+        split = self.test or self.session.split
+        places = np.linspace(0, split.num_images - 1, min(SAMPLED_CAPTIONS, split.num_images)).astype(int)
+        captions = split.captions()
+        return [captions[place][0] for place in places]
+
+    def __call__(self, step: int) -> None:
+        live = self.live
+        live.step = step
+        if live.average is not None:
+            live.average.swap()
+        try:
+            self._draw(live, step)
+            self._score(live, step)
+        finally:
+            if live.average is not None:
+                live.average.swap()
+
+    def _draw(self, live, step):
+        if not self.captions:
+            return
+        rows = [caption for caption in self.captions for _ in range(SAMPLED_SEEDS)]
+        images = live.generate(rows, list(range(SAMPLED_SEEDS)) * len(self.captions))[-1]
+        grid = pictures.labelled_grid(
+            images.reshape(len(self.captions), SAMPLED_SEEDS, *images.shape[1:]), self.captions
+        )
+        pictures.save(grid, self.run_dir / "samples" / f"step-{step:07d}.png")
+        with self.writer.as_default(step=step):
+            tf.summary.image("samples", np.asarray(grid)[None])
+            tf.summary.text("captions", tf.constant(self.captions))
+
+    def _score(self, live, step):
+        if self.test is None:
+            return
+        for metric in evaluate.fitting(live, self.test):
+            score = evaluate.evaluate(live, metric, self.test, SCORED_IMAGES, seed=0)
+            evaluate.append_score(self.run_dir, score)
+            with self.writer.as_default(step=step):
+                for name, value in score.items():
+                    if isinstance(value, float):
+                        tf.summary.scalar(f"{metric}/{name}", value)
+
+
+def next_command(outcome: Outcome) -> str:
+    """What to type after training."""
+    config = RunConfig.read(outcome.run_dir)
+    if papers.get(config.training.paper).Recipe.kind == "gan":
+        return f"t2i-sample --run_dir={outcome.run_dir}"
+    return f"t2i-evaluate --run_dir={outcome.run_dir}"

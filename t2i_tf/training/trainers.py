@@ -1,0 +1,143 @@
+"""The two trainers: Keras models whose `train_step` knows no paper, only what a recipe answers.
+
+What both keep to: losses are means over a replica's rows, divided by the number of replicas once (`_scaled`), and the
+optimizers sum gradients over replicas, so a step is that of the global batch; noise is a pure function of (seed, step)
+and dealt out by rows, so the number of devices changes nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import keras
+import tensorflow as tf
+
+from t2i_tf.networks import replicas
+from t2i_tf.networks.moving_average import MovingAverage
+
+
+def to_unit_range(images: tf.Tensor) -> tf.Tensor:
+    """uint8 pictures -> float32 in [-1, 1]."""
+    return tf.cast(images, tf.float32) / 127.5 - 1.0
+
+
+class Draw:
+    """Noise of one training step for this replica's rows; the same name gives other numbers at every step."""
+
+    def __init__(self, seed: int, step: tf.Tensor, rows: tf.Tensor):
+        self.seed, self.step, self.rows = seed, step, rows
+
+    def _seed(self, name):
+        stream = zlib.crc32(f"{self.seed}/{name}".encode())
+        return tf.stack([tf.constant(stream, tf.int64), tf.cast(self.step, tf.int64)])
+
+    def normal(self, name: str, width: int, rows=None) -> tf.Tensor:
+        """[rows, width]; rows: this replica's, default one an example."""
+        return replicas.normal(self._seed(name), self.rows if rows is None else rows, width)
+
+    def uniform(self, name: str, width: int, rows=None, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+        return replicas.uniform(self._seed(name), self.rows if rows is None else rows, width, low, high)
+
+
+class _Trainer(keras.Model):
+    def __init__(self, recipe, seed: int, steps_per_epoch: int):
+        super().__init__()
+        self.recipe, self.seed = recipe, seed
+        self.networks = recipe.networks
+        self.optimizers = recipe.optimizers(steps_per_epoch)
+        self.step = tf.Variable(
+            0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+        self.average = MovingAverage.of(recipe)
+        self.nonfinite_step = tf.Variable(
+            -1, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+        self.built = True  # the networks are; fit() under a strategy would trace call() otherwise
+        self.compile(optimizer=None, jit_compile=False)
+
+    def _apply(self, name, gradients, variables) -> tf.Tensor:
+        """Updates, and returns the norm of this replica's share of the gradient."""
+        self.optimizers[name].apply(gradients, variables)
+        return tf.linalg.global_norm([tf.cast(g, tf.float32) for g in gradients])
+
+    def _finish(self, logs) -> dict:
+        if self.average:
+            self.average.update()
+        logs = {name: replicas.mean(tf.cast(value, tf.float32)) for name, value in logs.items()}
+        # Watched on the device, so that the exact step is known without waiting for every step on the host.
+        finite = tf.reduce_all(tf.math.is_finite(tf.stack(list(logs.values()))))
+        first = tf.logical_and(tf.logical_not(finite), self.nonfinite_step < 0)
+        self.nonfinite_step.assign(tf.where(first, self.step + 1, self.nonfinite_step))
+        self.step.assign_add(1)
+        return logs
+
+    def _prepared(self, batch) -> dict:
+        return {
+            name: tuple(map(to_unit_range, value)) if name.endswith("images") else value
+            for name, value in batch.items()
+        }
+
+    @staticmethod
+    def _scaled(loss):
+        return loss / replicas.count()
+
+    def _draw(self, batch) -> Draw:
+        return Draw(self.seed, self.step, tf.shape(batch["class"])[0])
+
+
+class GanTrainer(_Trainer):
+    """One step: the generator forward; each discriminator on real and stopped fake pictures; then the generator
+    against the updated discriminators through the same forward; moving average."""
+
+    def __init__(self, recipe, seed: int, steps_per_epoch: int):
+        super().__init__(recipe, seed, steps_per_epoch)
+        self.optimizers["generator"].build(recipe.generator.trainable_variables)
+        for name, discriminator in recipe.discriminators.items():
+            self.optimizers[name].build(discriminator.trainable_variables)
+
+    def train_step(self, batch):
+        recipe, batch, logs = self.recipe, self._prepared(batch), {}
+        noise, condition = recipe.noise(self._draw(batch)), recipe.condition(batch)
+        generator_tape = tf.GradientTape()
+        with generator_tape:
+            generated = recipe.generate(condition, noise)
+        for name, discriminator in recipe.discriminators.items():
+            with tf.GradientTape() as tape:
+                named = recipe.discriminator_losses(
+                    name, batch, condition, tf.nest.map_structure(tf.stop_gradient, generated)
+                )
+                loss = self._scaled(named["loss"])
+            variables = discriminator.trainable_variables
+            norm = self._apply(name, tape.gradient(loss, variables), variables)
+            logs |= {f"{name}/{key}": value for key, value in named.items()} | {f"{name}/gradient_norm": norm}
+        with generator_tape:
+            named = recipe.generator_losses(batch, condition, generated)
+            loss = self._scaled(named["loss"])
+        variables = recipe.generator.trainable_variables
+        norm = self._apply("generator", generator_tape.gradient(loss, variables), variables)
+        logs |= {f"generator/{key}": value for key, value in named.items()} | {"generator/gradient_norm": norm}
+        return self._finish(logs)
+
+
+class SupervisedTrainer(_Trainer):
+    """One step: one loss over all trainable weights, one optimizer; moving average."""
+
+    def __init__(self, recipe, seed: int, steps_per_epoch: int):
+        super().__init__(recipe, seed, steps_per_epoch)
+        (self.optimizer_name,) = self.optimizers
+        self.variables_trained = [v for network in self.networks.values() for v in network.trainable_variables]
+        self.optimizers[self.optimizer_name].build(self.variables_trained)
+
+    def train_step(self, batch):
+        batch = self._prepared(batch)
+        with tf.GradientTape() as tape:
+            named = self.recipe.losses(batch, self.recipe.noise(self._draw(batch)))
+            loss = self._scaled(named["loss"])
+        gradients = tape.gradient(loss, self.variables_trained)
+        norm = self._apply(self.optimizer_name, gradients, self.variables_trained)
+        return self._finish({**named, "gradient_norm": norm})
+
+
+def trainer(recipe, seed: int, steps_per_epoch: int) -> GanTrainer | SupervisedTrainer:
+    """The trainer a recipe asks for by its `kind`."""
+    return {"gan": GanTrainer, "supervised": SupervisedTrainer}[recipe.kind](recipe, seed, steps_per_epoch)

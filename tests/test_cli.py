@@ -1,0 +1,192 @@
+"""The command line as a user meets it: every test types what a user would type."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from t2i_tf import cli, config, papers
+from t2i_tf.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+VERBS = {
+    "prepare": config.PrepareConfig,
+    "train": config.TrainConfig,
+    "sample": config.SampleConfig,
+    "evaluate": config.EvaluateConfig,
+    "import_weights": config.ImportConfig,
+}
+PRESETS = sorted((ROOT / "flags").glob("*.flags"))
+
+
+def parse(verb, *argv):
+    return cli._parse(f"t2i-{verb}", VERBS[verb], list(argv), with_paper=verb == "train")
+
+
+def refused(verb, *argv):
+    with pytest.raises(UserError) as error:
+        parse(verb, *argv)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def printed_help(verb, capsys, *argv):
+    assert getattr(cli, verb)([*argv, "--help"]) == 0
+    return capsys.readouterr().out
+
+
+TRAIN = ("--paper=gan_int_cls", "--data_dir=d")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_does_not_wait_for_tensorflow(verb, capsys):
+    program = (
+        f"import sys\nfrom t2i_tf import cli\nstatus = cli.{verb}(['--help'])\n"
+        "sys.exit(status or ', '.join({'tensorflow', 'keras', 'numpy'} & set(sys.modules)) or 0)"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    print(f"{verb} --help: {time.monotonic() - began:.2f} s")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"t2i-{verb.replace('_', '-')}: ")
+
+
+@pytest.mark.parametrize("verb, owner", VERBS.items())
+def test_every_field_is_a_flag_that_help_shows_with_its_default(verb, owner, capsys):
+    shown = printed_help(verb, capsys)
+    for field in dataclasses.fields(owner):
+        entry = re.search(rf"^  --{field.name}\n((?: {{6}}.*\n)+)", shown, re.MULTILINE)
+        assert entry, field.name
+        text = " ".join(entry[1].split())
+        assert " ".join(field.metadata["help"].split()) in text
+        if field.metadata["required"]:
+            assert "[required]" in text
+        elif field.default not in (None, ()):
+            default = field.default
+            plain = ",".join(default) if isinstance(default, tuple) else str(default)
+            assert f"[{plain.lower() if isinstance(default, bool) else plain}]" in text
+        for choice in field.metadata["choices"] or ():
+            assert str(choice) in text
+
+
+def test_help_of_train_shows_each_papers_settings_and_defaults(capsys):
+    shown = " ".join(printed_help("train", capsys).split())
+    assert "[char_cnn_rnn: 40; gan_int_cls: 64]" in shown
+    assert "[gan_int_cls: 0.5]" in shown
+
+
+def test_help_with_a_paper_shows_its_settings_alone(capsys):
+    shown = printed_help("train", capsys, "--paper=gan_int_cls")
+    assert "Settings of gan_int_cls:" in shown and "--cls_weight\n" in shown
+    assert "--text_channels\n" not in shown
+
+
+def test_values_get_their_types():
+    options, given = parse(
+        "train", *TRAIN, "--steps=7", "--deterministic", "--nodry_run", "--cls_weight=0.25", "--noise_dim", "50"
+    )
+    assert options == config.TrainConfig(paper="gan_int_cls", data_dir="d", steps=7, deterministic=True)
+    assert given == {"cls_weight": 0.25, "noise_dim": 50}
+
+
+def test_lists_are_given_by_commas_or_by_repeating():
+    _, given = parse("train", "--paper=char_cnn_rnn", "--data_dir=d", "--text_channels=8,16,32")
+    assert given == {"text_channels": (8, 16, 32)}
+    options, _ = parse("sample", "--run_dir=r", "--caption=a red, round flower", "--caption=second")
+    assert options.caption == ("a red, round flower", "second")
+    options, _ = parse("evaluate", "--run_dir=r", "--metrics=retrieval,caption_fidelity")
+    assert options.metrics == ("retrieval", "caption_fidelity")
+
+
+def test_a_list_of_the_wrong_type_is_named():
+    message = refused("train", "--paper=char_cnn_rnn", "--data_dir=d", "--text_channels=8,wide,32")
+    assert message == "--text_channels=8,wide,32: a list of int is wanted"
+
+
+@pytest.mark.parametrize(
+    "verb, argv, message",
+    [
+        ("train", ["--data_dir=d"], "--paper is missing: what to train"),
+        ("train", ["--paper=gan_int_cls"], "--data_dir is missing: data set folder written by t2i-prepare"),
+        ("prepare", ["--data_dir=d"], "--source is missing: where the pictures come from"),
+        ("sample", [], "--run_dir is missing: run folder to sample from"),
+        ("sample", ["--run_dir=r", "--mode=gird"], "--mode=gird: must be one of grid, interpolate_text"),
+        ("sample", ["--run_dir=r", "--interpolation_steps=1"], "--interpolation_steps=1: must be 2 or more"),
+        ("train", [*TRAIN, "--program=coco"], "--program=coco: must be one of int, cls"),
+        ("train", [*TRAIN, "--interpolation_type=3"], "--interpolation_type=3: must be one of 1, 2"),
+        ("train", [*TRAIN, "--batch_size=0"], "--batch_size=0: must be 2 or more"),
+        ("train", [*TRAIN, "--steps=0"], "--steps=0: must be 1 or more"),
+        ("train", ["--paper=dcgan", "--data_dir=d"], "unknown paper 'dcgan': --paper is one of char_cnn_rnn, gan_int"),
+        ("train", [*TRAIN, "--steps=many"], "flag --steps=many: "),
+        ("train", [*TRAIN, "--cls_weigth=1"], "unknown flag --cls_weigth: did you mean --cls_weight?"),
+        ("train", [*TRAIN, "--zzz=1"], "unknown flag --zzz: see t2i-train --help"),
+        ("sample", ["--run_dir=r", "--noise_dim=1"], "unknown flag --noise_dim: see t2i-sample --help"),
+        ("train", [*TRAIN, "extra"], "'extra' is no flag: write --name=value; see t2i-train --help"),
+        ("train", [*TRAIN, "--flagfile=nowhere.flags"], ": see t2i-train --help"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(verb, argv, message):
+    assert message in refused(verb, *argv)
+
+
+def test_a_flag_of_another_paper_names_the_papers_that_have_it():
+    message = refused("train", *TRAIN, "--text_channels=8,8,8")
+    assert message == (
+        "--text_channels is not a setting of gan_int_cls but of char_cnn_rnn: leave it out, or choose that paper"
+    )
+
+
+def test_flag_files_have_comments_and_later_flags_win(tmp_path):
+    inner = tmp_path / "inner.flags"
+    inner.write_text("--noise_dim=11\n--batch_size=2\n")
+    file = tmp_path / "run.flags"
+    file.write_text(
+        "# a comment\n// another\n\n--paper=gan_int_cls\n  --batch_size=4  \n--steps=5\n--shared_generator_forward\n"
+        f"--flagfile={inner}\n"
+    )
+    options, given = parse("train", f"--flagfile={file}", "--data_dir=d", "--steps=6")
+    assert (options.paper, options.steps) == ("gan_int_cls", 6)
+    assert given == {"noise_dim": 11, "batch_size": 2, "shared_generator_forward": True}
+    options, given = parse("train", "--data_dir=d", "--batch_size=32", f"--flagfile={file}", "--batch_size=64")
+    assert given["batch_size"] == 64
+
+
+def test_an_error_is_one_line_and_status_2_without_tensorflow(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_import_tensorflow", lambda: pytest.fail("waited for TensorFlow"))
+    assert cli.train([*TRAIN, "--program=coco"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: --program=coco: must be one of int, cls\n")
+
+
+def test_there_are_presets():
+    assert PRESETS
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_fits_its_paper(path):
+    options, given = parse("train", f"--flagfile={path}", "--data_dir=d")
+    assert path.stem.startswith(f"{options.paper}_")
+    light = papers.hyperparameter_fields(options.paper)
+    assert dataclasses.asdict(light(**given)) == dataclasses.asdict(papers.resolve(options.paper, **given))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_opens_with_its_command_and_repeats_no_default(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line for line in lines if line.startswith("#")]
+    assert lines[: len(comments)] == comments
+    assert f"t2i-train --flagfile=flags/{path.name}" in " ".join(comments)
+    assert not [line for line in lines if not line.startswith(("#", "--"))]
+
+
+@pytest.mark.parametrize("tool", sorted(path.name for path in (ROOT / "tools").glob("*.py")))
+def test_tools_are_the_console_scripts(tool):
+    text = (ROOT / "tools" / tool).read_text()
+    main = re.search(r"from t2i_tf.cli import (\w+)", text)[1]
+    script = re.search(rf'"(t2i-[a-z-]+) = t2i_tf.cli:{main}"', (ROOT / "setup.py").read_text())
+    assert script and script[1] in text.splitlines()[0]
+    assert callable(getattr(cli, main))

@@ -1,0 +1,46 @@
+"""Trains a paper for three steps on one or more logical CPU devices and writes every variable: a process of its own,
+since two MirroredStrategies with collectives do not live in one.
+
+usage: replica_worker.py PAPER REPLICAS DATA_DIR RUN_DIR OUT.npz [--setting=value ...]
+"""
+
+import ast
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from t2i_tf.config import TrainConfig
+from t2i_tf.training import loop
+
+
+def main(paper, replicas, data_dir, run_dir, out, *settings):
+    count = int(replicas)
+    cpus = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * count)
+    given = {}
+    for setting in settings:
+        name, value = setting.removeprefix("--").split("=", 1)
+        given[name] = ast.literal_eval(value)
+    text_encoder_run = given.pop("text_encoder_run", None)
+    training = TrainConfig(
+        paper=paper,
+        data_dir=data_dir,
+        run_dir=run_dir,
+        text_encoder_run=text_encoder_run,
+        steps=3,
+        devices=",".join(f"CPU:{i}" for i in range(count)),
+        deterministic=True,
+    )
+    session = loop.Session(training, given)
+    session.trainer.fit(session.batches(0), epochs=1, steps_per_epoch=3, verbose=0, shuffle=False)
+    variables = {
+        f"{name}/{variable.path}": variable.numpy()
+        for name, network in session.recipe.networks.items()
+        for variable in network.variables
+    }
+    np.savez(out, **variables)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
