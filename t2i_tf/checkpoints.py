@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from t2i_tf.errors import UserError
 
@@ -18,15 +19,17 @@ _UNREADABLE = (IndexError, tf.errors.OpError)
 """What TensorFlow raises for a truncated or damaged file; a ValueError is a shape that does not fit."""
 
 
-def _group(parts: dict) -> tf.Module:
-    module = tf.Module()
-    for name, part in parts.items():
-        setattr(module, name, part)
-    return module
+def _variables(owners: dict) -> dict[str, list]:
+    """Name -> every variable of a network or an optimizer, in its order.
+
+    Listed one by one: TensorFlow's object graph reaches no layer that a Keras model keeps in a list, nor those of a
+    Sequential, and would leave them out without a word.
+    """
+    return {name: [variable.value for variable in owner.variables] for name, owner in owners.items()}
 
 
 def _weights(networks: dict, average) -> dict:
-    return {"networks": _group(networks), **({"average": average} if average is not None else {})}
+    return {"networks": _variables(networks), **({"average": average} if average is not None else {})}
 
 
 class Keeper:
@@ -40,15 +43,14 @@ class Keeper:
     def __init__(self, run_dir: Path, trainer, keep: int):
         self.folder, self.trainer = Path(run_dir) / "checkpoints", trainer
         self._checkpoint = tf.train.Checkpoint(
-            step=trainer.step, optimizers=_group(trainer.optimizers), **_weights(trainer.networks, trainer.average)
+            step=trainer.step, optimizers=_variables(trainer.optimizers), **_weights(trainer.networks, trainer.average)
         )
         for leftover in self.folder.glob("*_temp"):  # of a run killed while it saved; TensorFlow never removes them
             shutil.rmtree(leftover)
         self._manager = tf.train.CheckpointManager(self._checkpoint, self.folder, keep, checkpoint_name="ckpt")
 
     def save(self) -> Path:
-        step = int(self.trainer.step.numpy())
-        return Path(self._manager.save(checkpoint_number=step))
+        return Path(self._manager.save(checkpoint_number=int(self.trainer.step.numpy())))
 
     def restore(self) -> int:
         """Restores the newest readable checkpoint and returns its step; 0 when there is none.
@@ -95,15 +97,20 @@ def load_weights(path: str, networks: dict, average=None) -> None:
     Raises UserError naming what does not fit: a checkpoint of another paper or another width.
     """
     try:
-        shapes = dict(tf.train.list_variables(path))
+        have = _network_sizes(path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    have = {key.split("/")[1] for key in shapes if key.startswith("networks/")}
-    missing = sorted(set(networks) - have)
+    missing = sorted(set(networks) - set(have))
     if missing:
         raise UserError(
             f"checkpoint {path} is of another paper: it has no {', '.join(missing)}, only {', '.join(sorted(have))}"
         )
+    for name, variables in _variables(networks).items():
+        if have[name] != len(variables):
+            raise UserError(
+                f"checkpoint {path} does not fit this model (its {name} has {have[name]} variables, here are "
+                f"{len(variables)}): use the settings it was trained with"
+            )
     try:
         status = tf.train.Checkpoint(**_weights(networks, average)).restore(path)
         status.assert_existing_objects_matched().expect_partial()
@@ -119,6 +126,17 @@ def load_weights(path: str, networks: dict, average=None) -> None:
         ) from error
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def _network_sizes(path: str) -> dict[str, int]:
+    """How many variables each network in a checkpoint has."""
+    graph = TrackableObjectGraph.FromString(tf.train.load_variable(path, "_CHECKPOINTABLE_OBJECT_GRAPH"))
+
+    def children(node):
+        return {child.local_name: graph.nodes[child.node_id] for child in node.children}
+
+    networks = children(graph.nodes[0]).get("networks")
+    return {} if networks is None else {name: len(node.children) for name, node in children(networks).items()}
 
 
 def _unreadable(path: str, error: Exception) -> UserError:

@@ -242,8 +242,17 @@ def _import_weights(options: config.ImportConfig, given: dict) -> None:
     print(importing.import_weights(options))
 
 
+def _benchmark(options: config.BenchmarkConfig, given: dict) -> None:
+    import json
+
+    from t2i_tf import benchmark
+
+    print(json.dumps(benchmark.input_pipeline(options), indent=2))
+
+
 prepare = _command("t2i-prepare", config.PrepareConfig, _prepare)
 train = _command("t2i-train", config.TrainConfig, _train, with_paper=True)
 sample = _command("t2i-sample", config.SampleConfig, _sample)
 evaluate = _command("t2i-evaluate", config.EvaluateConfig, _evaluate)
 import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
+benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark)

@@ -77,7 +77,9 @@ def validate(config) -> None:
 class PrepareConfig:
     """Turns a source of pictures and captions into a data set folder."""
 
-    source: str = option(REQUIRED, "where the pictures come from: blossoms, cub, oxford102 or folder")
+    source: str = option(
+        REQUIRED, "where the pictures come from: blossoms, cub, oxford102, coco, lsun, imagenet or folder"
+    )
     data_dir: str = option(REQUIRED, "folder to write the data set to")
     source_dir: str | None = option(None, "folder that holds the official files (blossoms needs none)")
     image_size: int = option(64, "stored size in pixels: both sides (--resize=square) or the shorter one")
@@ -96,8 +98,15 @@ class PrepareConfig:
         "split); official: the data set's own per-image split",
         choices=("class_disjoint", "official"),
     )
+    subset: str | None = option(
+        None,
+        "classes of --source=imagenet: all that are there, or those of StackGAN++: dog (118) or cat (5)",
+        choices=("dog", "cat", "all"),
+    )
     captions: str = option(
-        "required", "none: the pictures have no captions (unconditional models)", choices=("required", "none")
+        "required",
+        "none: the pictures have no captions (unconditional models); lsun and imagenet never have",
+        choices=("required", "none"),
     )
     allow_missing: bool = option(False, "leave out pictures or captions that are missing or broken, and say which")
     num_images: int | None = option(None, "how many pictures in all (default: all; blossoms draws 6,600)")
@@ -190,6 +199,17 @@ class ImportConfig:
     weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7")
     run_dir: str = option(REQUIRED, "run folder to write")
     text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Measures how fast training batches are read, beside a plain PIL loader in the same run."""
+
+    data_dir: str = option(REQUIRED, "data set folder written by t2i-prepare")
+    image_size: int = option(64, "training size in pixels", minimum=1)
+    batch_size: int = option(64, "images a batch", minimum=1)
+    seconds: float = option(4.0, "length of one measurement in seconds")
+    rounds: int = option(5, "measurements of each; the median is printed", minimum=1)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,25 @@ TEXT_ENCODER = "text_encoder"
 """Folder inside a generator's run that holds the frozen text encoder it was trained with: a small run of its own."""
 
 
+class SeedDraw:
+    """Noise for pictures to be looked at: row i follows from seed i and the noise's name, whatever its neighbours."""
+
+    def __init__(self, seeds):
+        self.seeds = [int(seed) for seed in seeds]
+
+    def _rows(self, draw, name, width):
+        stream = zlib.crc32(name.encode())
+        return np.stack([draw([width], [seed, stream]).numpy() for seed in self.seeds])
+
+    def normal(self, name: str, width: int) -> np.ndarray:
+        """float32 [len(seeds), width]."""
+        return self._rows(tf.random.stateless_normal, name, width)
+
+    def truncated_normal(self, name: str, width: int) -> np.ndarray:
+        """As `normal`, within two standard deviations."""
+        return self._rows(tf.random.stateless_truncated_normal, name, width)
+
+
 @dataclass
 class Run:
     """A recipe with its weights, and the text encoder in front of it where it needs one."""
@@ -67,19 +86,28 @@ class Run:
             text.check(caption, self.text_encoder.recipe.hyperparameters.character_rule)
         return self.text_encoder.encode(captions)
 
+    @property
+    def takes_text(self) -> bool:
+        """False for a generator that draws from noise alone."""
+        return self.recipe.request.text is not None
+
+    def _conditions(self, captions: list[str] | None, rows: int) -> np.ndarray:
+        """What conditions the generator [rows, D]; without text nothing does, and D is 0."""
+        if self.takes_text and captions is None:
+            raise UserError(f"this run of {self.paper} draws pictures of captions: give some")
+        if not self.takes_text and captions is not None:
+            raise UserError(f"this run of {self.paper} was trained without text and takes no captions: leave them out")
+        return self.embed(captions) if self.takes_text else np.zeros([rows, 0], np.float32)
+
     def _sample_batch(self, embedding, noise):
         condition = self.recipe.condition({"embedding": embedding[:, None, :]})
         images = self.recipe.sample(condition, noise)
         return [tf.cast(tf.round(tf.clip_by_value(image * 127.5 + 127.5, 0.0, 255.0)), tf.uint8) for image in images]
 
     def noise(self, seeds, truncation: float = 1.0) -> dict:
-        """int seeds [N] -> name -> normal noise [N, width]: a row depends on its seed alone."""
-
-        def rows(name, width):
-            stream = zlib.crc32(name.encode())
-            return np.stack([tf.random.stateless_normal([width], [int(seed), stream]).numpy() for seed in seeds])
-
-        return {name: truncation * rows(name, width) for name, width in self.recipe.sampling_noise.items()}
+        """int seeds [N] -> the recipe's sampling noise, arrays of N rows: a row depends on its seed alone."""
+        noise = self.recipe.sampling_noise(SeedDraw(seeds))
+        return {name: truncation * np.asarray(rows) for name, rows in noise.items()}
 
     def render(self, embeddings: np.ndarray, noise: dict, batch_size: int = 32) -> list[np.ndarray]:
         """Embeddings [N, D] and noise -> pictures uint8 [N,S,S,3] of every scale, small to large."""
@@ -95,40 +123,44 @@ class Run:
             parts.append([image.numpy()[: len(embeddings[rows])] for image in images])
         return [np.concatenate(scale) for scale in zip(*parts, strict=True)]
 
-    def generate(self, captions: list[str], seeds: list[int], truncation: float = 1.0) -> list[np.ndarray]:
+    def generate(self, captions: list[str] | None, seeds: list[int], truncation: float = 1.0) -> list[np.ndarray]:
         """Captions [N] and noise seeds [N] -> pictures uint8 [N,S,S,3] of every scale, small to large.
 
-        Raises UserError for captions that say nothing, and when the run is no generator.
+        Captions are None for a run without text. Raises UserError for captions that say nothing, or that the run does
+        not take, and when the run is no generator.
         """
-        if len(captions) != len(seeds):
+        if captions is not None and len(captions) != len(seeds):
             raise ValueError(f"{len(captions)} captions but {len(seeds)} seeds")
         if self.recipe.kind != "gan":
             raise UserError(f"a run of {self.paper} draws no pictures: give the run of a generator")
-        return self.render(self.embed(captions), self.noise(seeds, truncation))
+        return self.render(self._conditions(captions, len(seeds)), self.noise(seeds, truncation))
 
     def interpolate_text(
         self, first: str, second: str, steps: int, seeds: list[int], truncation: float = 1.0
     ) -> np.ndarray:
         """Pictures uint8 [len(seeds), steps, S,S,3] of the largest scale, from one caption's embedding to another's."""
-        ends = self.embed([first, second])
+        ends = self._conditions([first, second], 2)
         shares = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None]
         path = (1.0 - shares) * ends[:1] + shares * ends[1:]
         rows = np.tile(path, (len(seeds), 1))
         images = self.render(rows, self.noise(np.repeat(seeds, steps), truncation))[-1]
         return images.reshape(len(seeds), steps, *images.shape[1:])
 
-    def interpolate_noise(self, caption: str, steps: int, seeds: list[int], truncation: float = 1.0) -> np.ndarray:
-        """Pictures uint8 [len(seeds)-1, steps, S,S,3]: one caption, noise moved from each seed to the next.
+    def interpolate_noise(
+        self, caption: str | None, steps: int, seeds: list[int], truncation: float = 1.0
+    ) -> np.ndarray:
+        """Pictures uint8 [len(seeds)-1, steps, S,S,3]: one caption or no text, noise moved from each seed to the next.
 
         The way is along the great circle, so that every point on it has the length of normal noise.
         """
-        ends = self.noise(seeds, truncation)
+        ends = self.noise(seeds)
         shares = np.linspace(0.0, 1.0, steps, dtype=np.float32)
         noise = {
-            name: np.concatenate([_great_circle(a, b, shares) for a, b in zip(z[:-1], z[1:], strict=True)])
+            name: truncation * np.concatenate([_great_circle(a, b, shares) for a, b in zip(z[:-1], z[1:], strict=True)])
             for name, z in ends.items()
         }
-        rows = np.repeat(self.embed([caption]), steps * (len(seeds) - 1), axis=0)
+        condition = self._conditions(None if caption is None else [caption], 1)
+        rows = np.repeat(condition, steps * (len(seeds) - 1), axis=0)
         images = self.render(rows, noise)[-1]
         return images.reshape(len(seeds) - 1, steps, *images.shape[1:])
 

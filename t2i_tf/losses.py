@@ -1,4 +1,4 @@
-"""Losses as pure functions of logits and tensors; each is a mean over the rows given, unless it says otherwise."""
+"""Losses as pure functions of logits and tensors; each is a mean over the rows it is given, unless it says else."""
 
 from __future__ import annotations
 
@@ -60,3 +60,66 @@ def structured_joint_embedding_loss(
     if same_class is not None:
         excluded |= same_class
     return tf.reduce_mean(tf.where(excluded, tf.zeros_like(violation), violation))
+
+
+def kl_divergence(mu: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
+    """KL(N(mu, exp(log_variance)) || N(0, 1)) of conditioning augmentation: the mean over rows *and* dimensions.
+
+    mean of -0.5 * (1 + log_variance - mu^2 - exp(log_variance)); [B, C] each.
+    """
+    return -0.5 * tf.reduce_mean(1.0 + log_variance - tf.square(mu) - tf.exp(log_variance))
+
+
+def averaged_discriminator_loss(real: list, fake: list) -> tf.Tensor:
+    """StackGAN: the mean of the losses of what is real, plus the mean of the losses of what is not.
+
+    Args:
+        real: logits [B], one for each head of the discriminator, of real images with their text.
+        fake: logits, one for each head, of fake images and of mismatching pairs, maybe of fewer rows.
+            Either list may be empty.
+    """
+    terms = [[real_loss(logits) for logits in real], [fake_loss(logits) for logits in fake]]
+    return tf.add_n([tf.add_n(group) / len(group) for group in terms if group])
+
+
+def joint_discriminator_loss(real: dict, wrong: dict, fake: dict, unconditional_weight: float) -> tf.Tensor:
+    """StackGAN++: is it real, and is it what the text says? Terms are summed, not averaged, as published.
+
+    A wrong image is a mismatch to the conditional head and real to the unconditional one. Without the latter
+    (unconditional_weight 0): real + (wrong + fake) / 2.
+
+    Args:
+        real, wrong, fake: {"conditional": logits [B], "unconditional": logits [B]} of three images, one text.
+    """
+    real_pair = real_loss(real["conditional"])
+    other_pairs = fake_loss(wrong["conditional"]) + fake_loss(fake["conditional"])
+    if not unconditional_weight:
+        return real_pair + 0.5 * other_pairs
+    alone = real_loss(real["unconditional"]) + real_loss(wrong["unconditional"]) + fake_loss(fake["unconditional"])
+    return real_pair + other_pairs + unconditional_weight * alone
+
+
+def joint_generator_loss(fake: dict, unconditional_weight: float) -> tf.Tensor:
+    """StackGAN++: the non-saturating counterpart of `joint_discriminator_loss`. fake: as there."""
+    loss = real_loss(fake["conditional"])
+    return loss + unconditional_weight * real_loss(fake["unconditional"]) if unconditional_weight else loss
+
+
+def color_statistics(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean [B,3] and covariance [B,3,3], divisor H*W, of the colours of each image [B,H,W,3]."""
+    pixels = tf.reshape(images, [tf.shape(images)[0], -1, 3])
+    mean = tf.reduce_mean(pixels, axis=1)
+    centred = pixels - mean[:, None, :]
+    count = tf.cast(tf.shape(pixels)[1], pixels.dtype)
+    return mean, tf.matmul(centred, centred, transpose_a=True) / count
+
+
+def color_consistency_losses(large: tf.Tensor, small: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """StackGAN++, section 3.3: how far the colours of an image are from those of its smaller version.
+
+    Mean squared differences, over rows and channels, of the means and of the covariances. The paper sums over channels
+    where the published code, as here, averages: its terms are 3 and 9 times these. No gradient reaches the small image.
+    """
+    mean, covariance = color_statistics(large)
+    small_mean, small_covariance = color_statistics(tf.stop_gradient(small))
+    return tf.reduce_mean(tf.square(mean - small_mean)), tf.reduce_mean(tf.square(covariance - small_covariance))

@@ -75,8 +75,10 @@ def _read_pytorch(path) -> Arrays:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise UserError(f"{path}: asks for {wanted[1] if wanted else 'more than tensors'}, which could run code, and "
-                        "is not loaded: save the state dict alone in the program that wrote it") from None
+        raise UserError(
+            f"{path}: asks for {wanted[1] if wanted else 'more than tensors'}, which could run code, and "
+            "is not loaded: save the state dict alone in the program that wrote it"
+        ) from None
     except Exception as error:  # a damaged file ends in many kinds of exceptions
         raise UserError(f"{path}: not a sound PyTorch file ({_first_line(error)}): fetch it again") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -99,8 +101,13 @@ def _read_pytorch(path) -> Arrays:
 def _plain_array(tensor, place: str) -> np.ndarray:
     import torch
 
-    if (tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta
-            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()):
+    if (
+        tensor.layout != torch.strided
+        or tensor.is_quantized
+        or tensor.is_complex()
+        or tensor.is_meta
+        or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+    ):
         raise UserError(f"{place} is not a plain tensor: save the state dict of the plain network")
     return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).numpy()
 
@@ -147,8 +154,12 @@ def _layer_weights(layer) -> Mapping[str, Weight]:
     if not layer.built:
         raise ValueError(f"{layer.name} is not built: call the network once before its weights are set")
     if hasattr(layer, "moving_mean"):
-        variables = {"weight": layer.gamma, "bias": layer.beta, "running_mean": layer.moving_mean,
-                     "running_var": layer.moving_variance}
+        variables = {
+            "weight": layer.gamma,
+            "bias": layer.beta,
+            "running_mean": layer.moving_mean,
+            "running_var": layer.moving_variance,
+        }
         return {name: permuted(variable, 0) for name, variable in variables.items() if variable is not None}
     if isinstance(layer, keras.layers.Embedding):
         return {"weight": permuted(layer.embeddings, 0, 1)}
@@ -164,8 +175,9 @@ def _layer_weights(layer) -> Mapping[str, Weight]:
 
 
 def _weights(layers: Layers) -> dict[str, Weight]:
-    return {f"{prefix}.{name}": weight
-            for prefix, layer in layers.items() for name, weight in _layer_weights(layer).items()}
+    return {
+        f"{prefix}.{name}": weight for prefix, layer in layers.items() for name, weight in _layer_weights(layer).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -200,23 +212,32 @@ def assign(layers: Layers, arrays: Arrays, source: str, drop: Iterable[str] = ()
     droppable = {f"{prefix}.{name}" for prefix in layers for name in drop}
     surplus = [name for name in arrays if name not in weights and not name.endswith(".num_batches_tracked")]
     dropped = [name for name in surplus if name in droppable]
-    fitting = [name for name, weight in weights.items()
-               if name in arrays and arrays[name].shape == weight.published_shape]
+    fitting = [
+        name for name, weight in weights.items() if name in arrays and arrays[name].shape == weight.published_shape
+    ]
     problems = {
         "missing": [name for name in weights if name not in arrays],
         "left over": [name for name in surplus if name not in droppable],
-        "misshapen": [f"{name} is {arrays[name].shape}, not {weight.published_shape}"
-                      for name, weight in weights.items() if name in arrays and name not in fitting],
+        "misshapen": [
+            f"{name} is {arrays[name].shape}, not {weight.published_shape}"
+            for name, weight in weights.items()
+            if name in arrays and name not in fitting
+        ],
         "not finite numbers": [name for name in [*fitting, *dropped] if not _is_finite(arrays[name])],
     }
     found = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
     if found:
-        raise UserError(f"{source} does not fit the network; {'; '.join(found)}; check that file, scheme and "
-                        "sizes belong together")
+        raise UserError(
+            f"{source} does not fit the network; {'; '.join(found)}; check that file, scheme and sizes belong together"
+        )
     for name, weight in weights.items():
         weight.variable.assign(weight.to_ours(np.asarray(arrays[name], np.float32)))
-    return Report(source, tuple(weights), sum(arrays[name].size for name in weights),
-                  {name: float(np.abs(arrays[name]).max(initial=0)) for name in dropped})
+    return Report(
+        source,
+        tuple(weights),
+        sum(arrays[name].size for name in weights),
+        {name: float(np.abs(arrays[name]).max(initial=0)) for name in dropped},
+    )
 
 
 def _is_finite(array: np.ndarray) -> bool:
@@ -231,8 +252,9 @@ def _listed(names: Iterable[str]) -> str:
 
 def extract(layers: Layers) -> Arrays:
     """The inverse of `assign`: our weights under published names, in published layouts."""
-    return {name: np.array(weight.to_published(np.asarray(weight.variable)))
-            for name, weight in _weights(layers).items()}
+    return {
+        name: np.array(weight.to_published(np.asarray(weight.variable))) for name, weight in _weights(layers).items()
+    }
 
 
 def to_published(layers: Layers, variables: Sequence[keras.Variable], values: Sequence[Any]) -> Arrays:
@@ -243,10 +265,14 @@ def to_published(layers: Layers, variables: Sequence[keras.Variable], values: Se
         variables: variables of those layers in any order; variables of other layers are passed over.
         values: for each variable an array of its shape, or None (no gradient), which is passed over.
     """
-    value_of = {id(variable): np.asarray(value) for variable, value in zip(variables, values, strict=True)
-                if value is not None}
-    return {name: np.array(weight.to_published(value_of[id(weight.variable)]))
-            for name, weight in _weights(layers).items() if id(weight.variable) in value_of}
+    value_of = {
+        id(variable): np.asarray(value) for variable, value in zip(variables, values, strict=True) if value is not None
+    }
+    return {
+        name: np.array(weight.to_published(value_of[id(weight.variable)]))
+        for name, weight in _weights(layers).items()
+        if id(weight.variable) in value_of
+    }
 
 
 # Which published names belong to which layers of ours.
@@ -257,11 +283,11 @@ class Scheme:
     """How the arrays in one kind of published file belong to a paper's network."""
 
     paper: str
-    network: str
-    """Its name in the recipe's `networks`."""
+    networks: tuple[str, ...]
+    """Names in the recipe's `networks` of those that one file holds."""
     help: str
-    layers: Callable[[Any], Layers]
-    """Our built network -> its layers under published prefixes."""
+    layers: Callable[..., Layers]
+    """Those built networks -> their layers under published prefixes."""
     sizes: Callable[[Arrays, str], tuple[dict, papers.Context]]
     """Arrays, file name -> hyper-parameters and context for which the paper builds a network of this size."""
     rename: Callable[[Arrays], Arrays] = dict
@@ -272,7 +298,7 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Import:
-    """A recipe, one of whose networks holds published weights, and what it was built from."""
+    """A recipe, some of whose networks hold published weights, and what it was built from."""
 
     recipe: Any
     hyperparameters: Any
@@ -281,7 +307,7 @@ class Import:
 
 
 def load(scheme_name: str, path: str | Path) -> Import:
-    """Builds the scheme's paper at the sizes found in the file, and sets the scheme's network from it.
+    """Builds the scheme's paper at the sizes found in the file, and sets the scheme's networks from it.
 
     Raises UserError for an unknown scheme, an unreadable file, or one that does not fit completely.
     """
@@ -292,36 +318,54 @@ def load(scheme_name: str, path: str | Path) -> Import:
     sizes, context = scheme.sizes(arrays, str(path))
     hyperparameters = papers.resolve(scheme.paper, **sizes)
     recipe = papers.get(scheme.paper).Recipe(hyperparameters, context)
-    layers = scheme.layers(recipe.networks[scheme.network])
+    layers = scheme.layers(*(recipe.networks[name] for name in scheme.networks))
     return Import(recipe, hyperparameters, context, assign(layers, arrays, str(path), scheme.drop))
 
 
 def _shapes(arrays: Arrays, source: str, dimensions: dict[str, int]) -> list[tuple[int, ...]]:
     """The shapes of the arrays that tell the sizes of a network; `dimensions`: name -> how many it has."""
-    unfit = [name for name, count in dimensions.items()
-             if name not in arrays or arrays[name].ndim != count or not arrays[name].size]
+    unfit = [
+        name
+        for name, count in dimensions.items()
+        if name not in arrays or arrays[name].ndim != count or not arrays[name].size
+    ]
     if unfit:
-        raise UserError(f"{source}: has no usable {', '.join(unfit)}; it holds {_listed(arrays)}; check that "
-                        "file and scheme belong together")
+        raise UserError(
+            f"{source}: has no usable {', '.join(unfit)}; it holds {_listed(arrays)}; check that "
+            "file and scheme belong together"
+        )
     return [arrays[name].shape for name in dimensions]
 
 
 def _bottleneck(prefix: str, block) -> Layers:
     """The Torch Sequential of a `networks.blocks.BottleneckResidual`; activations take the places between."""
-    return {f"{prefix}.1": block.conv1, f"{prefix}.2": block.norm1, f"{prefix}.4": block.conv2,
-            f"{prefix}.5": block.norm2, f"{prefix}.7": block.conv3, f"{prefix}.8": block.norm3}
+    return {
+        f"{prefix}.1": block.conv1,
+        f"{prefix}.2": block.norm1,
+        f"{prefix}.4": block.conv2,
+        f"{prefix}.5": block.norm2,
+        f"{prefix}.7": block.conv3,
+        f"{prefix}.8": block.norm3,
+    }
 
 
 def gan_int_cls_generator_layers(generator) -> Layers:
     """By places in the Torch7 tree; the large generator has two more of them behind each residual block."""
     more = 0 if generator.residual_4_second is None else 2
-    layers = {"1.2.1": generator.text_projection, "3": generator.project, "4": generator.project_norm,
-              **_bottleneck("5.2", generator.residual_4),
-              f"{8 + more}": generator.upsample_8, f"{9 + more}": generator.norm_8,
-              **_bottleneck(f"{10 + more}.2", generator.residual_8),
-              f"{13 + 2 * more}": generator.upsample_16, f"{14 + 2 * more}": generator.norm_16,
-              f"{16 + 2 * more}": generator.upsample_32, f"{17 + 2 * more}": generator.norm_32,
-              f"{19 + 2 * more}": generator.to_image}
+    layers = {
+        "1.2.1": generator.text_projection,
+        "3": generator.project,
+        "4": generator.project_norm,
+        **_bottleneck("5.2", generator.residual_4),
+        f"{8 + more}": generator.upsample_8,
+        f"{9 + more}": generator.norm_8,
+        **_bottleneck(f"{10 + more}.2", generator.residual_8),
+        f"{13 + 2 * more}": generator.upsample_16,
+        f"{14 + 2 * more}": generator.norm_16,
+        f"{16 + 2 * more}": generator.upsample_32,
+        f"{17 + 2 * more}": generator.norm_32,
+        f"{19 + 2 * more}": generator.to_image,
+    }
     if more:
         layers |= _bottleneck("7.2", generator.residual_4_second)
         layers |= _bottleneck("14.2", generator.residual_8_second)
@@ -331,12 +375,19 @@ def gan_int_cls_generator_layers(generator) -> Layers:
 def gan_int_cls_discriminator_layers(discriminator) -> Layers:
     """By places in the Torch7 tree; the cls program has one activation more, and no norm behind the text."""
     more = 1 if discriminator.program == "cls" else 0
-    layers = {"1.1.1": discriminator.conv_32,
-              "1.1.3": discriminator.conv_16, "1.1.4": discriminator.norm_16,
-              "1.1.6": discriminator.conv_8, "1.1.7": discriminator.norm_8,
-              f"1.1.{8 + more}": discriminator.conv_4, f"1.1.{9 + more}": discriminator.norm_4,
-              "3": discriminator.joint_conv, "4": discriminator.joint_norm, "6": discriminator.score,
-              "1.2.1": discriminator.text_projection}
+    layers = {
+        "1.1.1": discriminator.conv_32,
+        "1.1.3": discriminator.conv_16,
+        "1.1.4": discriminator.norm_16,
+        "1.1.6": discriminator.conv_8,
+        "1.1.7": discriminator.norm_8,
+        f"1.1.{8 + more}": discriminator.conv_4,
+        f"1.1.{9 + more}": discriminator.norm_4,
+        "3": discriminator.joint_conv,
+        "4": discriminator.joint_norm,
+        "6": discriminator.score,
+        "1.2.1": discriminator.text_projection,
+    }
     if discriminator.residual is not None:
         layers |= _bottleneck(f"1.1.{10 + more}.2", discriminator.residual)
     if discriminator.text_norm is not None:
@@ -348,26 +399,40 @@ def _gan_int_cls_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Contex
     text, first = _shapes(arrays, source, {"1.2.1.weight": 2, "3.weight": 4})
     (projection, text_dim), (inputs, channels, *_) = text, first
     if inputs <= projection or channels % 8:
-        raise UserError(f"{source}: 3.weight {first} fits no generator that projects text to {projection}; "
-                        "check that file and scheme belong together")
-    return {"generator_width": channels // 8, "text_projection": projection, "noise_dim": inputs - projection,
-            "large_generator": "7.2.1.weight" in arrays}, papers.Context(text_dim=text_dim)
+        raise UserError(
+            f"{source}: 3.weight {first} fits no generator that projects text to {projection}; "
+            "check that file and scheme belong together"
+        )
+    return {
+        "generator_width": channels // 8,
+        "text_projection": projection,
+        "noise_dim": inputs - projection,
+        "large_generator": "7.2.1.weight" in arrays,
+    }, papers.Context(text_dim=text_dim)
 
 
 def char_cnn_rnn_layers(text_encoder) -> Layers:
     """By the names in the state dict of the PyTorch port."""
     recurrent = text_encoder.recurrent
     maps = ("i2h", "h2h", "i2h_update", "h2h_update", "i2h_reset", "h2h_reset")
-    return {"conv1": text_encoder.conv1, "conv2": text_encoder.conv2, "conv3": text_encoder.conv3,
-            **{f"rnn.{name}": getattr(recurrent, name) for name in maps if hasattr(recurrent, name)},
-            "emb_proj": text_encoder.projection}
+    return {
+        "conv1": text_encoder.conv1,
+        "conv2": text_encoder.conv2,
+        "conv3": text_encoder.conv3,
+        **{f"rnn.{name}": getattr(recurrent, name) for name in maps if hasattr(recurrent, name)},
+        "emb_proj": text_encoder.projection,
+    }
 
 
 def _char_cnn_rnn_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
     *convolutions, projection = _shapes(
-        arrays, source, {"conv1.weight": 3, "conv2.weight": 3, "conv3.weight": 3, "emb_proj.weight": 2})
-    sizes = {"recurrent": "gru" if "rnn.i2h_update.weight" in arrays else "rnn",
-             "text_channels": tuple(shape[0] for shape in convolutions), "embedding_dim": projection[0]}
+        arrays, source, {"conv1.weight": 3, "conv2.weight": 3, "conv3.weight": 3, "emb_proj.weight": 2}
+    )
+    sizes = {
+        "recurrent": "gru" if "rnn.i2h_update.weight" in arrays else "rnn",
+        "text_channels": tuple(shape[0] for shape in convolutions),
+        "embedding_dim": projection[0],
+    }
     return sizes, papers.Context()
 
 
@@ -378,25 +443,246 @@ def _char_cnn_rnn_names(arrays: Arrays) -> Arrays:
     their tensors, so that each is there once, at its first place.
     """
     arrays = {name.removeprefix("protos.enc_doc."): array for name, array in arrays.items()}
-    places = {"2.1": "conv1", "2.4": "conv2", "2.7": "conv3",
-              "4.2.1": "rnn.i2h", "4.6.1": "rnn.h2h", "6": "emb_proj"}
+    places = {"2.1": "conv1", "2.4": "conv2", "2.7": "conv3", "4.2.1": "rnn.i2h", "4.6.1": "rnn.h2h", "6": "emb_proj"}
     if "4.15.1.weight" in arrays:  # only the GRU has so many
-        places |= {"4.5.1": "rnn.i2h_update", "4.6.1": "rnn.h2h_update", "4.10.1": "rnn.i2h_reset",
-                   "4.11.1": "rnn.h2h_reset", "4.15.1": "rnn.h2h"}
+        places |= {
+            "4.5.1": "rnn.i2h_update",
+            "4.6.1": "rnn.h2h_update",
+            "4.10.1": "rnn.i2h_reset",
+            "4.11.1": "rnn.h2h_reset",
+            "4.15.1": "rnn.h2h",
+        }
     parts = {name: name.rpartition(".") for name in arrays}
-    return {f"{places.get(place, place)}{dot}{leaf}": arrays[name]
-            for name, (place, dot, leaf) in parts.items()}
+    return {f"{places.get(place, place)}{dot}{leaf}": arrays[name] for name, (place, dot, leaf) in parts.items()}
+
+
+def _channel_major(variable, channels: int) -> Weight:
+    """Of a dense layer that makes 4x4 maps: published outputs are (channel, row, column), ours (row, column, channel).
+
+    The weight is published as (out, in), ours is (in, out); vectors of its norm alike.
+    """
+    return Weight(
+        variable,
+        lambda array: array.reshape(channels, 4, 4, -1).transpose(3, 1, 2, 0).reshape(variable.shape),
+        lambda array: array.reshape(-1, 4, 4, channels).transpose(3, 1, 2, 0).reshape(variable.shape[::-1]),
+    )
+
+
+def _sequential(prefix: str, first: int, block) -> Layers:
+    """Convolution and norm of a block, one behind the other in a PyTorch Sequential."""
+    return {f"{prefix}.{first}": block.conv, f"{prefix}.{first + 1}": block.norm}
+
+
+def _gated_residual(prefix: str, block) -> Layers:
+    return _sequential(prefix, 0, block.gated) | _sequential(prefix, 3, block)
+
+
+def _projection(prefix: str, dense, norm, channels: int) -> Layers:
+    """A dense layer without bias that makes 4x4 maps, and its norm."""
+    variables = {"weight": norm.gamma, "bias": norm.beta}
+    variables |= {"running_mean": norm.moving_mean, "running_var": norm.moving_variance}
+    return {
+        f"{prefix}.0": {"weight": _channel_major(dense.kernel, channels)},
+        f"{prefix}.1": {name: _channel_major(variable, channels) for name, variable in variables.items()},
+    }
+
+
+def _generator_stem(prefix: str, stem) -> Layers:
+    layers = _projection(f"{prefix}.fc", stem.project, stem.project_norm, 2 * stem.channels)
+    for number, block in enumerate(stem.upsamplings, 1):
+        layers |= _sequential(f"{prefix}.upsample{number}", 1, block)
+    return layers
+
+
+def _discriminator_trunk(trunk) -> Layers:
+    """Four halvings are img_code_s16; each further one has a name of its own, as has each narrowing behind the last."""
+    layers: dict = {"img_code_s16.0": trunk.first}
+    for place, block in zip((2, 5, 8), trunk.downs[:3], strict=False):
+        layers |= _sequential("img_code_s16", place, block)
+    for number, block in enumerate(trunk.downs[3:], 1):
+        layers |= _sequential(f"img_code_s{16 * 2**number}", 0, block)
+    for number, block in enumerate(trunk.narrows, 1):
+        layers |= _sequential(f"img_code_s{16 * 2 ** len(trunk.narrows)}_{number}", 0, block)
+    return layers
+
+
+def stackgan1_generator_layers(generator) -> Layers:
+    """StackGAN Stage-I, pytorch form, by the names in the published state dict."""
+    layers = {
+        "ca_net.fc": generator.conditioning.dense,
+        **_projection("fc", generator.project, generator.project_norm, generator.channels),
+        "img.0": generator.to_image,
+    }
+    for number, block in enumerate(generator.blocks, 1):
+        layers |= _sequential(f"upsample{number}", 1, block)
+    return layers
+
+
+def stackgan2_generator_layers(generator, stage1_generator) -> Layers:
+    """StackGAN Stage-II with the Stage-I that it draws on, pytorch form, by the names in the published state dict."""
+    layers = {f"STAGE1_G.{name}": layer for name, layer in stackgan1_generator_layers(stage1_generator).items()}
+    layers |= {"ca_net.fc": generator.conditioning.dense, "encoder.0": generator.first, "img.0": generator.to_image}
+    for place, block in zip((2, 5), generator.downs, strict=True):
+        layers |= _sequential("encoder", place, block)
+    layers |= _sequential("hr_joint", 0, generator.joint)
+    for number, block in enumerate(generator.residuals):
+        layers |= _sequential(f"residual.{number}.block", 0, block.first)
+        layers |= _sequential(f"residual.{number}.block", 3, block.second)
+    for number, block in enumerate(generator.ups, 1):
+        layers |= _sequential(f"upsample{number}", 1, block)
+    return layers
+
+
+def stackgan_discriminator_layers(discriminator) -> Layers:
+    """StackGAN of either stage, pytorch form, by the names in the published state dict."""
+    layers: dict = {"encode_img.0": discriminator.first}
+    for number, block in enumerate(discriminator.convolutions):
+        layers |= _sequential("encode_img", 2 + 3 * number, block)
+    layers |= _sequential("get_cond_logits.outlogits", 0, discriminator.joint)
+    layers["get_cond_logits.outlogits.3"] = discriminator.conditional_head
+    if discriminator.unconditional_head is not None:
+        layers["get_uncond_logits.outlogits.0"] = discriminator.unconditional_head
+    return layers
+
+
+def stackgan_v2_generator_layers(generator) -> Layers:
+    """By the names in the published state dict; without text there is no ca_net."""
+    layers = _generator_stem("h_net1", generator.stem)
+    if generator.conditioning is not None:
+        layers["ca_net.fc"] = generator.conditioning.dense
+    for scale, refinement in enumerate(generator.refinements, 2):
+        layers |= _sequential(f"h_net{scale}.jointConv", 0, refinement.joint)
+        for number, residual in enumerate(refinement.residuals):
+            layers |= _gated_residual(f"h_net{scale}.residual.{number}.block", residual)
+        layers |= _sequential(f"h_net{scale}.upsample", 1, refinement.upsampling)
+    for scale, to_image in enumerate(generator.to_images, 1):
+        layers[f"img_net{scale}.img.0"] = to_image
+    return layers
+
+
+def stackgan_v2_discriminator_layers(discriminator) -> Layers:
+    """By the names in the published state dict: logits is the only head, or the conditional one of two."""
+    layers = _discriminator_trunk(discriminator.trunk)
+    if discriminator.conditional_head is None:
+        return {**layers, "logits.0": discriminator.unconditional_head}
+    layers |= _sequential("jointConv", 0, discriminator.joint) | {"logits.0": discriminator.conditional_head}
+    if discriminator.unconditional_head is not None:
+        layers["uncond_logits.0"] = discriminator.unconditional_head
+    return layers
+
+
+def _count(arrays: Arrays, pattern: str) -> int:
+    """How many different numbers stand in the names that begin with the pattern."""
+    return len({match[1] for name in arrays if (match := re.match(pattern, name))})
+
+
+def _stackgan_sizes(arrays: Arrays, source: str, stage: int) -> tuple[dict, papers.Context]:
+    stage1 = "STAGE1_G." if stage == 2 else ""
+    text, stem = _shapes(arrays, source, {f"{stage1}ca_net.fc.weight": 2, f"{stage1}fc.0.weight": 2})
+    condition_dim, noise_dim = text[0] // 2, stem[1] - text[0] // 2
+    if noise_dim < 1 or stem[0] % 128:
+        raise UserError(
+            f"{source}: {stage1}fc.0.weight {stem} fits no generator with a condition of {condition_dim}; check that "
+            "file and scheme belong together"
+        )
+    sizes = {
+        "form": "pytorch",
+        "stage": stage,
+        "generator_width": stem[0] // 128,
+        "condition_dim": condition_dim,
+        "noise_dim": noise_dim,
+        "captions_averaged": 1,
+    }
+    if stage == 2:
+        sizes["residual_blocks"] = _count(arrays, r"residual\.(\d+)\.")
+    return sizes, papers.Context(text_dim=text[1])
+
+
+def _stackgan_v2_generator_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    doublings = _count(arrays, r"h_net1\.upsample(\d+)\.")
+    stem, last = _shapes(arrays, source, {"h_net1.fc.0.weight": 2, f"h_net1.upsample{doublings}.1.weight": 4})
+    sizes = {
+        "conditional": "ca_net.fc.weight" in arrays,
+        "num_scales": _count(arrays, r"img_net(\d+)\."),
+        "base_size": 4 * 2**doublings,
+        "generator_width": last[0] // 2,
+        "residual_blocks": _count(arrays, r"h_net2\.residual\.(\d+)\."),
+        "noise_dim": stem[1],
+    }
+    if not sizes["conditional"]:
+        return sizes, papers.Context()
+    ((code, text_dim),) = _shapes(arrays, source, {"ca_net.fc.weight": 2})
+    sizes |= {"condition_dim": code // 4, "noise_dim": stem[1] - code // 4}
+    if sizes["noise_dim"] < 1:
+        raise UserError(
+            f"{source}: h_net1.fc.0.weight {stem} leaves no noise beside a condition of {code // 4}; check that file "
+            "and scheme belong together"
+        )
+    return sizes, papers.Context(text_dim=text_dim)
+
+
+def _stackgan_v2_discriminator_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    """A discriminator knows nothing of the text but mu; published vectors have 1,024 numbers."""
+    ((width, *_),) = _shapes(arrays, source, {"img_code_s16.0.weight": 4})
+    if "jointConv.0.weight" not in arrays:
+        return {"conditional": False, "discriminator_width": width}, papers.Context()
+    ((_, inputs, *_),) = _shapes(arrays, source, {"jointConv.0.weight": 4})
+    sizes = {
+        "discriminator_width": width,
+        "condition_dim": inputs - 8 * width,
+        "unconditional_weight": float("uncond_logits.0.weight" in arrays),
+    }
+    return sizes, papers.Context(text_dim=1024)
 
 
 SCHEMES = {
     "gan_int_cls_generator": Scheme(
-        "gan_int_cls", "generator",
+        "gan_int_cls",
+        ("generator",),
         "generator of Reed et al. (ICML 2016): its .t7 file, or an .npz or .pth file that names arrays by "
         "their places there (5.2.1.weight); convolution biases, zero but for one last update, are dropped",
-        gan_int_cls_generator_layers, _gan_int_cls_sizes, drop=("bias",)),
+        gan_int_cls_generator_layers,
+        _gan_int_cls_sizes,
+        drop=("bias",),
+    ),
     "char_cnn_rnn": Scheme(
-        "char_cnn_rnn", "text_encoder",
+        "char_cnn_rnn",
+        ("text_encoder",),
         "text encoder of Reed et al. (CVPR or ICML 2016): its .t7 file, or a .pth file of the PyTorch port "
         "(conv1.weight, rnn.i2h.weight, ...); birds (GRU) and flowers (RNN)",
-        char_cnn_rnn_layers, _char_cnn_rnn_sizes, _char_cnn_rnn_names),
+        char_cnn_rnn_layers,
+        _char_cnn_rnn_sizes,
+        _char_cnn_rnn_names,
+    ),
+    "stackgan1_generator": Scheme(
+        "stackgan",
+        ("generator",),
+        "Stage-I generator of StackGAN, pytorch form: netG_epoch_<number>.pth of Stage-I (COCO)",
+        stackgan1_generator_layers,
+        lambda arrays, source: _stackgan_sizes(arrays, source, stage=1),
+    ),
+    "stackgan2_generator": Scheme(
+        "stackgan",
+        ("generator", "stage1_generator"),
+        "Stage-II generator of StackGAN with its Stage-I, pytorch form: netG_epoch_90.pth (COCO)",
+        stackgan2_generator_layers,
+        lambda arrays, source: _stackgan_sizes(arrays, source, stage=2),
+    ),
+    "stackgan_v2_generator": Scheme(
+        "stackgan_v2",
+        ("generator",),
+        "generator of StackGAN++: netG_<iteration>.pth, with text (birds) or without",
+        stackgan_v2_generator_layers,
+        _stackgan_v2_generator_sizes,
+    ),
+    **{
+        f"stackgan_v2_discriminator_{size}": Scheme(
+            "stackgan_v2",
+            (f"discriminator_{size}",),
+            f"discriminator of StackGAN++ for {size} pixels: netD{number}.pth, with text (birds) or without",
+            stackgan_v2_discriminator_layers,
+            _stackgan_v2_discriminator_sizes,
+        )
+        for number, size in enumerate((64, 128, 256))
+    },
 }

@@ -17,6 +17,8 @@ from t2i_tf.errors import UserError
 from t2i_tf.inference import Run, load
 
 DEFAULT_CAPTIONS = 8
+COLUMNS = 8
+"""Pictures in a row of a grid without captions."""
 
 
 def parse_seeds(seeds: str) -> list[int]:
@@ -31,7 +33,16 @@ def parse_seeds(seeds: str) -> list[int]:
 
 
 def captions_of(options: SampleConfig, run: Run) -> list[str]:
-    """The captions asked for, or some of the test split that the run never saw. Raises UserError."""
+    """The captions asked for, or some of the test split that the run never saw; none for a run without text.
+
+    Raises UserError.
+    """
+    if not run.takes_text:
+        if options.caption or options.captions_file:
+            raise UserError(
+                f"--run_dir={options.run_dir} was trained without text: leave --caption and --captions_file out"
+            )
+        return []
     if options.captions_file:
         try:
             lines = Path(options.captions_file).read_text(encoding="utf-8-sig").splitlines()
@@ -78,9 +89,12 @@ def sample(options: SampleConfig) -> Iterator[str]:
         yield from _interpolate_text(run, captions, seeds, options, out)
     elif options.mode == "interpolate_noise":
         yield from _interpolate_noise(run, captions, seeds, options, out)
-    else:
+    elif run.takes_text:
         yield from _grid(run, captions, seeds, options, out)
-    yield f"next: t2i-sample --run_dir={options.run_dir} --caption={shlex.quote(captions[0])} --seeds=0-7 --out={out}"
+    else:
+        yield from _grid_without_text(run, seeds, options, out)
+    caption = f" --caption={shlex.quote(captions[0])}" if captions else ""
+    yield f"next: t2i-sample --run_dir={options.run_dir}{caption} --seeds=0-7 --out={out}"
 
 
 def _enlargement(images: np.ndarray) -> int:
@@ -100,7 +114,29 @@ def _grid(run, captions, seeds, options, out):
         yield f"{images.shape[0] * images.shape[1]} single pictures in {out}"
 
 
+def _grid_without_text(run, seeds, options, out):
+    images = run.generate(None, seeds, options.truncation)[-1]
+    starts = range(0, len(seeds), COLUMNS)
+    columns = min(COLUMNS, len(seeds))
+    rows = np.full([len(starts) * columns, *images.shape[1:]], 255, np.uint8)
+    rows[: len(images)] = images
+    labels = ["seeds " + ", ".join(map(str, seeds[start : start + columns])) for start in starts]
+    grid = pictures.labelled_grid(
+        rows.reshape(len(starts), columns, *images.shape[1:]), labels, None, _enlargement(images)
+    )
+    yield f"grid of {len(seeds)} seeds: {pictures.save(grid, out / 'grid.png')}"
+    if options.single_files:
+        for seed, image in zip(seeds, images, strict=True):
+            pictures.save(Image.fromarray(image), out / f"seed{seed}.png")
+        yield f"{len(seeds)} single pictures in {out}"
+
+
 def _interpolate_text(run, captions, seeds, options, out):
+    if not run.takes_text:
+        raise UserError(
+            f"--mode=interpolate_text: --run_dir={options.run_dir} was trained without text: give "
+            "--mode=interpolate_noise"
+        )
     if len(captions) < 2:
         raise UserError("--mode=interpolate_text needs two captions: repeat --caption")
     images = run.interpolate_text(captions[0], captions[1], options.interpolation_steps, seeds, options.truncation)
@@ -111,7 +147,9 @@ def _interpolate_text(run, captions, seeds, options, out):
 def _interpolate_noise(run, captions, seeds, options, out):
     if len(seeds) < 2:
         raise UserError("--mode=interpolate_noise needs two seeds: e.g. --seeds=0-1")
-    images = run.interpolate_noise(captions[0], options.interpolation_steps, seeds, options.truncation)
+    caption = captions[0] if captions else None
+    images = run.interpolate_noise(caption, options.interpolation_steps, seeds, options.truncation)
     labels = [f"seed {a} to {b}" for a, b in zip(seeds[:-1], seeds[1:], strict=True)]
     grid = pictures.labelled_grid(images, labels, None, _enlargement(images))
-    yield f'noise of "{captions[0]}": {pictures.save(grid, out / "interpolate_noise.png")}'
+    title = "noise" if caption is None else f'noise of "{caption}"'
+    yield f"{title}: {pictures.save(grid, out / 'interpolate_noise.png')}"

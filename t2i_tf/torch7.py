@@ -28,10 +28,17 @@ MAX_DIMENSIONS = 16
 
 NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN, UNSHARED_FUNCTION, LEGACY_FUNCTION, FUNCTION = range(9)
 
-_ARRAY_CLASS = re.compile(
-    r"torch\.(?:Cuda)?(Byte|Char|Short|Int|Long|Half|Float|Double|(?<=Cuda))(Tensor|Storage)")
-_ELEMENTS = {"Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Half": "<f2", "Float": "<f4",
-             "Double": "<f8", "": "<f4"}
+_ARRAY_CLASS = re.compile(r"torch\.(?:Cuda)?(Byte|Char|Short|Int|Long|Half|Float|Double|(?<=Cuda))(Tensor|Storage)")
+_ELEMENTS = {
+    "Byte": "u1",
+    "Char": "i1",
+    "Short": "<i2",
+    "Int": "<i4",
+    "Half": "<f2",
+    "Float": "<f4",
+    "Double": "<f8",
+    "": "<f4",
+}
 
 
 class Table(dict):
@@ -114,8 +121,7 @@ class _Reader:
         return result
 
     def error(self, reason: str) -> UserError:
-        return UserError(f"{self.source}: not a sound Torch7 file, at byte {self.offset}: {reason}: "
-                         "fetch it again")
+        return UserError(f"{self.source}: not a sound Torch7 file, at byte {self.offset}: {reason}: fetch it again")
 
     def take(self, count: int) -> memoryview:
         if not 0 <= count <= len(self.data) - self.offset:
@@ -205,12 +211,15 @@ class _Reader:
         storage = yield self.value()
         if storage is None or dimensions == 0 or 0 in sizes:
             return np.zeros(0, dtype)
-        if not isinstance(storage, np.ndarray) or storage.dtype != dtype or storage.ndim != 1 \
-                or not storage.flags.c_contiguous:
+        if (
+            not isinstance(storage, np.ndarray)
+            or storage.dtype != dtype
+            or storage.ndim != 1
+            or not storage.flags.c_contiguous
+        ):
             raise self.error("a tensor whose storage is none, or of another type")
         end = start + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-        if (start < 1 or min(sizes) < 1 or min(strides) < 0 or end > len(storage)
-                or math.prod(sizes) > MAX_ELEMENTS):
+        if start < 1 or min(sizes) < 1 or min(strides) < 0 or end > len(storage) or math.prod(sizes) > MAX_ELEMENTS:
             raise self.error(f"a tensor of sizes {sizes}, strides {strides} in a storage of {len(storage)}")
         steps = [stride * dtype.itemsize * (size > 1) for size, stride in zip(sizes, strides, strict=True)]
         return np.lib.stride_tricks.as_strided(storage[start - 1 :], sizes, steps, writeable=False)
@@ -293,8 +302,9 @@ def _unfolded(weight: np.ndarray, fields: Table, place: str) -> np.ndarray:
         return weight
     shape = [int(number) for number in _numbers(fields, names, place)]
     if min(shape) < 1 or math.prod(shape) != weight.shape[1]:
-        raise UserError(f"{place}: a weight of shape {weight.shape} where {', '.join(names)} are {shape}: "
-                        "fetch it again")
+        raise UserError(
+            f"{place}: a weight of shape {weight.shape} where {', '.join(names)} are {shape}: fetch it again"
+        )
     unfolded = weight.reshape(weight.shape[0], *shape)
     return unfolded.transpose(0, 2, 1) if names == temporal else unfolded
 

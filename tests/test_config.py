@@ -6,6 +6,7 @@ import pytest
 
 from t2i_tf.config import (
     REQUIRED,
+    BenchmarkConfig,
     EvaluateConfig,
     ImportConfig,
     PrepareConfig,
@@ -18,7 +19,7 @@ from t2i_tf.config import (
 )
 from t2i_tf.errors import UserError
 
-CONFIGS = (PrepareConfig, TrainConfig, SampleConfig, EvaluateConfig, ImportConfig)
+CONFIGS = (PrepareConfig, TrainConfig, SampleConfig, EvaluateConfig, ImportConfig, BenchmarkConfig)
 
 
 @dataclass(frozen=True)

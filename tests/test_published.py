@@ -27,8 +27,9 @@ def text_encoder(recurrent):
 
 def random_arrays(layers):
     """Values for every published name; positive, as variances must be."""
-    return {name: RANDOM.uniform(0.1, 1.0, array.shape).astype("f4")
-            for name, array in published.extract(layers).items()}
+    return {
+        name: RANDOM.uniform(0.1, 1.0, array.shape).astype("f4") for name, array in published.extract(layers).items()
+    }
 
 
 def assert_same(ours, theirs):
@@ -100,8 +101,9 @@ def test_nested_half_and_shared_tensors(tmp_path, torch):
     content["G"]["again"] = content  # a file may hold itself
     torch.save(content, tmp_path / "w.pth")
     read = published.read(tmp_path / "w.pth")
-    assert_same(read, {"G.a": np.arange(6, dtype="f4"), "G.b": np.arange(6, dtype="f4"),
-                       "D": np.array([[1], [3], [5]], "f4")})
+    assert_same(
+        read, {"G.a": np.arange(6, dtype="f4"), "G.b": np.arange(6, dtype="f4"), "D": np.array([[1], [3], [5]], "f4")}
+    )
 
 
 def test_names_written_by_python_2(tmp_path, torch):
@@ -114,8 +116,11 @@ def test_names_written_by_python_2(tmp_path, torch):
 
 
 def test_pytorch_files_that_would_run_code(tmp_path, torch):
-    for content in (Malice(tmp_path / "trace"), {"weight": torch.ones(2), "more": Malice(tmp_path / "trace")},
-                    torch.nn.Linear(2, 2)):
+    for content in (
+        Malice(tmp_path / "trace"),
+        {"weight": torch.ones(2), "more": Malice(tmp_path / "trace")},
+        torch.nn.Linear(2, 2),
+    ):
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(UserError, match=r"w\.pth: asks for (posix\.mkdir|torch\.nn.*Linear), which could run code"):
             published.read(tmp_path / "w.pth")
@@ -145,8 +150,10 @@ def test_without_pytorch(tmp_path, monkeypatch):
         published.read(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name,reason", [("w.ckpt", r"ends in \.npz, \.pth, \.pt, \.t7"), ("w.npz", "no such file"),
-                                         ("folder.t7", "no such file")])
+@pytest.mark.parametrize(
+    "name,reason",
+    [("w.ckpt", r"ends in \.npz, \.pth, \.pt, \.t7"), ("w.npz", "no such file"), ("folder.t7", "no such file")],
+)
 def test_unknown_kind_and_missing_file(tmp_path, name, reason):
     (tmp_path / "folder.t7").mkdir()
     with pytest.raises(UserError, match=reason):
@@ -161,27 +168,36 @@ def layer_pairs(torch):
     return {
         "conv": (keras.layers.Conv2D(6, 4, 2, "same"), torch.nn.Conv2d(3, 6, 4, 2, 1), images),
         "one_sided": (keras.layers.Conv2D(6, (1, 3)), torch.nn.Conv2d(3, 6, (1, 3)), images),
-        "transposed": (keras.layers.Conv2DTranspose(6, 4, 2, "same", use_bias=False),
-                       torch.nn.ConvTranspose2d(3, 6, 4, 2, 1, bias=False), images),
+        "transposed": (
+            keras.layers.Conv2DTranspose(6, 4, 2, "same", use_bias=False),
+            torch.nn.ConvTranspose2d(3, 6, 4, 2, 1, bias=False),
+            images,
+        ),
         "temporal": (keras.layers.Conv1D(6, 4), torch.nn.Conv1d(5, 6, 4), ("sequence", (2, 5, 9))),
         "dense": (keras.layers.Dense(7), torch.nn.Linear(5, 7), vectors),
         "norm": (BatchNormalization(), torch.nn.BatchNorm2d(3), images),
         "norm_1d": (keras.layers.BatchNormalization(epsilon=1e-5), torch.nn.BatchNorm1d(5), vectors),
-        "unscaled": (keras.layers.BatchNormalization(epsilon=1e-5, scale=False, center=False),
-                     torch.nn.BatchNorm1d(5, affine=False), vectors),
+        "unscaled": (
+            keras.layers.BatchNormalization(epsilon=1e-5, scale=False, center=False),
+            torch.nn.BatchNorm1d(5, affine=False),
+            vectors,
+        ),
     }
 
 
-@pytest.mark.parametrize("name", [
-    "conv", "one_sided", "transposed", "temporal", "dense", "norm", "norm_1d", "unscaled"])
+@pytest.mark.parametrize(
+    "name", ["conv", "one_sided", "transposed", "temporal", "dense", "norm", "norm_1d", "unscaled"]
+)
 def test_a_layer_computes_what_pytorch_does(torch, name):
     ours, theirs, (kind, shape) = layer_pairs(torch)[name]
     x = RANDOM.randn(*shape).astype("f4")
     last = {"image": (0, 2, 3, 1), "sequence": (0, 2, 1), "vector": (0, 1)}[kind]  # channels last
     back = np.argsort(last)
     built(ours, x.transpose(last).shape)
-    state = {f"1.{key}": tensor.numpy() + (0 if tensor.ndim == 0 else RANDOM.rand(*tensor.shape).astype("f4"))
-             for key, tensor in theirs.state_dict().items()}
+    state = {
+        f"1.{key}": tensor.numpy() + (0 if tensor.ndim == 0 else RANDOM.rand(*tensor.shape).astype("f4"))
+        for key, tensor in theirs.state_dict().items()
+    }
     theirs.load_state_dict({key.removeprefix("1."): torch.tensor(array) for key, array in state.items()})
     report = published.assign({"1": ours}, state, "w.pth")
     with torch.no_grad():
@@ -194,8 +210,10 @@ def test_a_layer_computes_what_pytorch_does(torch, name):
 
 def test_an_embedding_and_a_layout_of_ones_own():
     words, dense = built(keras.layers.Embedding(5, 3), (1, 2)), built(keras.layers.Dense(4), (1, 2))
-    flipped = {"weight": published.Weight(dense.kernel, lambda a: a.T[::-1], lambda a: a[::-1].T),
-               "bias": published.permuted(dense.bias, 0)}
+    flipped = {
+        "weight": published.Weight(dense.kernel, lambda a: a.T[::-1], lambda a: a[::-1].T),
+        "bias": published.permuted(dense.bias, 0),
+    }
     layers = {"encoder": words, "fc": flipped}
     arrays = random_arrays(layers)
     published.assign(layers, arrays, "w.npz")
@@ -216,23 +234,36 @@ def test_layers_without_a_published_layout_or_not_built():
 
 @pytest.fixture
 def layers():
-    return {"1": built(keras.layers.Conv2D(2, 3, use_bias=False), (1, 4, 4, 3)),
-            "2": built(BatchNormalization(), (1, 4, 4, 2)), "3": built(keras.layers.Dense(5), (1, 2))}
+    return {
+        "1": built(keras.layers.Conv2D(2, 3, use_bias=False), (1, 4, 4, 3)),
+        "2": built(BatchNormalization(), (1, 4, 4, 2)),
+        "3": built(keras.layers.Dense(5), (1, 2)),
+    }
 
 
 def test_everything_wrong_is_named_and_nothing_is_set(layers):
     before, arrays = published.extract(layers), random_arrays(layers)
     del arrays["2.running_var"], arrays["3.bias"]
-    arrays |= {"1.weight": np.ones((3, 2, 3, 3)), "3.weight": np.full((5, 2), np.nan), "1.bias": np.ones(2),
-               "2.weight": np.array(["a", "b"]), "4.weight": np.ones(1), "odd\nname": np.ones(1),
-               "2.num_batches_tracked": np.int64(7)}
+    arrays |= {
+        "1.weight": np.ones((3, 2, 3, 3)),
+        "3.weight": np.full((5, 2), np.nan),
+        "1.bias": np.ones(2),
+        "2.weight": np.array(["a", "b"]),
+        "4.weight": np.ones(1),
+        "odd\nname": np.ones(1),
+        "2.num_batches_tracked": np.int64(7),
+    }
     with pytest.raises(UserError) as error:
         published.assign(layers, arrays, "w.t7")
     message = str(error.value)
     assert "\n" not in message and message.startswith("w.t7 does not fit the network; ")
-    for part in ("missing: 2 (2.running_var, 3.bias)", r"left over: 3 (1.bias, 4.weight, 'odd\nname')",
-                 "misshapen: 1 (1.weight is (3, 2, 3, 3), not (2, 3, 3, 3))",
-                 "not finite numbers: 2 (2.weight, 3.weight)", "check that"):
+    for part in (
+        "missing: 2 (2.running_var, 3.bias)",
+        r"left over: 3 (1.bias, 4.weight, 'odd\nname')",
+        "misshapen: 1 (1.weight is (3, 2, 3, 3), not (2, 3, 3, 3))",
+        "not finite numbers: 2 (2.weight, 3.weight)",
+        "check that",
+    ):
         assert part in message
     assert_same(published.extract(layers), before)
 
@@ -270,15 +301,19 @@ def test_gradients_under_published_names(layers):
 
 
 NETWORKS = {
-    "generator": lambda: (published.gan_int_cls_generator_layers,
-                          built(gan_int_cls.Generator(8, 6), (1, 4), (1, 10))),
-    "large_generator": lambda: (published.gan_int_cls_generator_layers,
-                                built(gan_int_cls.Generator(8, 6, large=True), (1, 4), (1, 10))),
-    "discriminator": lambda: (published.gan_int_cls_discriminator_layers,
-                              built(gan_int_cls.Discriminator(4, 6), (1, 64, 64, 3), (1, 10))),
-    "cls_discriminator": lambda: (published.gan_int_cls_discriminator_layers,
-                                  built(gan_int_cls.Discriminator(4, 6, "cls", residual=False), (1, 64, 64, 3),
-                                        (1, 10))),
+    "generator": lambda: (published.gan_int_cls_generator_layers, built(gan_int_cls.Generator(8, 6), (1, 4), (1, 10))),
+    "large_generator": lambda: (
+        published.gan_int_cls_generator_layers,
+        built(gan_int_cls.Generator(8, 6, large=True), (1, 4), (1, 10)),
+    ),
+    "discriminator": lambda: (
+        published.gan_int_cls_discriminator_layers,
+        built(gan_int_cls.Discriminator(4, 6), (1, 64, 64, 3), (1, 10)),
+    ),
+    "cls_discriminator": lambda: (
+        published.gan_int_cls_discriminator_layers,
+        built(gan_int_cls.Discriminator(4, 6, "cls", residual=False), (1, 64, 64, 3), (1, 10)),
+    ),
     "gru": lambda: (published.char_cnn_rnn_layers, text_encoder("gru")),
     "rnn": lambda: (published.char_cnn_rnn_layers, text_encoder("rnn")),
 }
@@ -306,6 +341,7 @@ def test_places_of_a_large_generator():
 
 def generator_tree(arrays, biases):
     """The generator as Torch7 saved it, after conversion to the cuDNN backend."""
+
     def tensors(place):
         return {name.rpartition(".")[2]: array for name, array in arrays.items() if name.rpartition(".")[0] == place}
 
@@ -321,16 +357,38 @@ def generator_tree(arrays, biases):
         return Lua(f"nn.{kind}", {"modules": list(modules)})
 
     def residual(place):
-        block = sequential(conv(f"{place}.1"), norm(f"{place}.2"), relu, conv(f"{place}.4"), norm(f"{place}.5"), relu,
-                           conv(f"{place}.7"), norm(f"{place}.8"))
+        block = sequential(
+            conv(f"{place}.1"),
+            norm(f"{place}.2"),
+            relu,
+            conv(f"{place}.4"),
+            norm(f"{place}.5"),
+            relu,
+            conv(f"{place}.7"),
+            norm(f"{place}.8"),
+        )
         return sequential(Lua("nn.Identity"), block, kind="ConcatTable"), Lua("nn.CAddTable"), relu
 
     relu, full = Lua("cudnn.ReLU", {"inplace": True}), "SpatialFullConvolution"
     text = sequential(Lua("nn.Linear", tensors("1.2.1")), Lua("nn.LeakyReLU"))
     return sequential(
-        sequential(Lua("nn.Identity"), text, kind="ParallelTable"), Lua("nn.JoinTable"),
-        conv("3", full), norm("4"), *residual("5.2"), conv("8", full), norm("9"), *residual("10.2"),
-        conv("13", full), norm("14"), relu, conv("16", full), norm("17"), relu, conv("19", full), Lua("cudnn.Tanh"))
+        sequential(Lua("nn.Identity"), text, kind="ParallelTable"),
+        Lua("nn.JoinTable"),
+        conv("3", full),
+        norm("4"),
+        *residual("5.2"),
+        conv("8", full),
+        norm("9"),
+        *residual("10.2"),
+        conv("13", full),
+        norm("14"),
+        relu,
+        conv("16", full),
+        norm("17"),
+        relu,
+        conv("19", full),
+        Lua("cudnn.Tanh"),
+    )
 
 
 def test_the_published_generator_from_torch7(tmp_path):
@@ -352,9 +410,11 @@ def test_generators_from_npz(tmp_path):
     imported = published.load("gan_int_cls_generator", tmp_path / "G.npz")
     assert imported.hyperparameters.large_generator
     assert_same(published.extract(layers(imported.recipe.generator)), arrays)
-    for change, reason in (({"3.weight": np.ones((5, 64, 4, 4))}, "fits no generator"),
-                           ({"3.weight": np.ones(5)}, r"no usable 3\.weight"),
-                           ({"8.weight": np.ones(5)}, "left over")):
+    for change, reason in (
+        ({"3.weight": np.ones((5, 64, 4, 4))}, "fits no generator"),
+        ({"3.weight": np.ones(5)}, r"no usable 3\.weight"),
+        ({"8.weight": np.ones(5)}, "left over"),
+    ):
         np.savez(tmp_path / "G.npz", **{**arrays, **change})
         with pytest.raises(UserError, match=rf"G\.npz.*{reason}"):
             published.load("gan_int_cls_generator", tmp_path / "G.npz")
@@ -362,12 +422,18 @@ def test_generators_from_npz(tmp_path):
 
 def text_encoder_graph(arrays, steps):
     """The unrolled graph as nngraph saved it: the modules of every step are clones that share their tensors."""
+
     def linear(name):
         weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
         width = len(bias)
         flat = storages.setdefault(name, np.concatenate([weight.ravel(), bias]))
-        return Lua("nn.Linear", {"weight": Tensor(flat, weight.shape, (weight.shape[1], 1)),
-                                 "bias": Tensor(flat, (width,), (1,), 1 + weight.size)})
+        return Lua(
+            "nn.Linear",
+            {
+                "weight": Tensor(flat, weight.shape, (weight.shape[1], 1)),
+                "bias": Tensor(flat, (width,), (1,), 1 + weight.size),
+            },
+        )
 
     def mapped(name):
         return Lua("nn.Sequential", {"modules": [linear(f"rnn.{name}")]})
@@ -376,8 +442,16 @@ def text_encoder_graph(arrays, steps):
         weight = arrays[f"{name}.weight"]
         out, inputs, kernel = weight.shape
         matrix = np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(out, kernel * inputs)  # time outside
-        return Lua("nn.TemporalConvolution", {"weight": matrix, "bias": arrays[f"{name}.bias"], "kW": kernel,
-                                              "inputFrameSize": inputs, "outputFrameSize": out})
+        return Lua(
+            "nn.TemporalConvolution",
+            {
+                "weight": matrix,
+                "bias": arrays[f"{name}.bias"],
+                "kW": kernel,
+                "inputFrameSize": inputs,
+                "outputFrameSize": out,
+            },
+        )
 
     def other(kind="CAddTable"):
         return Lua(f"nn.{kind}")
@@ -385,9 +459,23 @@ def text_encoder_graph(arrays, steps):
     storages = {}
     if "rnn.i2h_update.weight" in arrays:
         first = [mapped("i2h"), other("Tanh"), other("Identity")]
-        step = [mapped("i2h_update"), mapped("h2h_update"), other(), other("Sigmoid"), other("MulConstant"),
-                mapped("i2h_reset"), mapped("h2h_reset"), other(), other("Sigmoid"), other("CMulTable"), mapped("h2h"),
-                mapped("i2h"), other(), other("Tanh"), other("CMulTable")]
+        step = [
+            mapped("i2h_update"),
+            mapped("h2h_update"),
+            other(),
+            other("Sigmoid"),
+            other("MulConstant"),
+            mapped("i2h_reset"),
+            mapped("h2h_reset"),
+            other(),
+            other("Sigmoid"),
+            other("CMulTable"),
+            mapped("h2h"),
+            mapped("i2h"),
+            other(),
+            other("Tanh"),
+            other("CMulTable"),
+        ]
         # As in the published files: 1 input map, 4, 5 update, 9, 10 reset, 14 candidate, counted from 0.
         recurrent = [other("Identity"), *first, *step]
     else:
@@ -395,10 +483,24 @@ def text_encoder_graph(arrays, steps):
         step = [other("Identity"), mapped("i2h"), mapped("h2h"), other(), other("ReLU")]
     for _ in range(steps - 2):
         recurrent += [*step]
-    convolutions = [temporal("conv1"), other("Threshold"), other("TemporalMaxPooling"), temporal("conv2"),
-                    other("Threshold"), other("TemporalMaxPooling"), temporal("conv3"), other("Threshold")]
-    modules = [other("Identity"), Lua("nn.Sequential", {"modules": convolutions}), other("SplitTable"),
-               Lua("nn.gModule", {"modules": recurrent}), other("Dropout"), linear("emb_proj")]
+    convolutions = [
+        temporal("conv1"),
+        other("Threshold"),
+        other("TemporalMaxPooling"),
+        temporal("conv2"),
+        other("Threshold"),
+        other("TemporalMaxPooling"),
+        temporal("conv3"),
+        other("Threshold"),
+    ]
+    modules = [
+        other("Identity"),
+        Lua("nn.Sequential", {"modules": convolutions}),
+        other("SplitTable"),
+        Lua("nn.gModule", {"modules": recurrent}),
+        other("Dropout"),
+        linear("emb_proj"),
+    ]
     return Lua("nn.gModule", {"modules": modules})
 
 
@@ -407,8 +509,13 @@ def test_the_published_text_encoder_from_torch7(tmp_path, name, steps):
     layers, network = NETWORKS[name]()
     arrays = random_arrays(layers(network))
     graph = text_encoder_graph(arrays, steps)
-    checkpoint = {"protos": {"enc_doc": graph, "enc_image": Lua("nn.Identity")}, "opt": {"seed": 123, "savefile": "x"},
-                  "train_losses": [1.5, 1.25], "i": 30000, "vocab": {"a": 1}}
+    checkpoint = {
+        "protos": {"enc_doc": graph, "enc_image": Lua("nn.Identity")},
+        "opt": {"seed": 123, "savefile": "x"},
+        "train_losses": [1.5, 1.25],
+        "i": 30000,
+        "vocab": {"a": 1},
+    }
     for content in (checkpoint, graph):  # birds and flowers; COCO
         (tmp_path / "encoder.t7").write_bytes(dumps(content))
         imported = published.load("char_cnn_rnn", tmp_path / "encoder.t7")

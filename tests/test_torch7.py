@@ -57,8 +57,9 @@ def test_tensors_of_every_type(load, dtype):
     np.testing.assert_array_equal(read, array)
 
 
-@pytest.mark.parametrize("name,dtype", [
-    ("Cuda", "<f4"), ("CudaDouble", "<f8"), ("CudaHalf", "<f2"), ("CudaLong", "<i8")])
+@pytest.mark.parametrize(
+    "name,dtype", [("Cuda", "<f4"), ("CudaDouble", "<f8"), ("CudaHalf", "<f2"), ("CudaLong", "<i8")]
+)
 def test_cuda_tensors(load, name, dtype):
     storage = np.arange(6).astype(dtype)
     np.testing.assert_array_equal(load(Tensor(storage, (2, 3), (3, 1), name=name)), storage.reshape(2, 3))
@@ -138,28 +139,33 @@ def test_no_damaged_byte_does_anything_but_refuse_or_read(load):
                 continue
 
 
-@pytest.mark.parametrize("reason,data", [
-    ("no type of value", struct.pack("<i", 9)),
-    ("no type of value", b"\x80\x04\x95hello"),
-    ("bytes are announced", struct.pack("<ii", 2, 2**31 - 1)),
-    ("bytes are announced", struct.pack("<ii", 2, -1)),
-    ("bytes are announced", struct.pack("<iii", 3, 1, 2**31 - 1)),
-    ("follow the end", dumps(1.0) + b"\0"),
-    ("key is nil", dumps(Hashable([(None, 1)]))),
-    ("key is nil or a tensor", dumps(Hashable([(np.ones(1), 1)]))),
-    ("table of fields", dumps(Lua("nn.Linear")).replace(struct.pack("<iii", 3, 2, 0), struct.pack("<i", 0))),
-    ("dimensions", dumps(np.ones((1,) * 17))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (5,), (1,)))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (4,), (1,), start=2))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (4,), (1,), start=0))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (2, 2), (2, 2)))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (2,), (-1,), start=4))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (-1, 4), (1, 1)))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (2**62, 2**62), (0, 0)))),
-    ("in a storage of 4", dumps(Tensor(np.ones(4), (2**62, 2), (2**62, 1)))),
-    ("storage is none, or of another type",
-     dumps(np.ones(4, "f4")).replace(b"\x12\0\0\0torch.FloatStorage", b"\x10\0\0\0torch.IntStorage")),
-])
+@pytest.mark.parametrize(
+    "reason,data",
+    [
+        ("no type of value", struct.pack("<i", 9)),
+        ("no type of value", b"\x80\x04\x95hello"),
+        ("bytes are announced", struct.pack("<ii", 2, 2**31 - 1)),
+        ("bytes are announced", struct.pack("<ii", 2, -1)),
+        ("bytes are announced", struct.pack("<iii", 3, 1, 2**31 - 1)),
+        ("follow the end", dumps(1.0) + b"\0"),
+        ("key is nil", dumps(Hashable([(None, 1)]))),
+        ("key is nil or a tensor", dumps(Hashable([(np.ones(1), 1)]))),
+        ("table of fields", dumps(Lua("nn.Linear")).replace(struct.pack("<iii", 3, 2, 0), struct.pack("<i", 0))),
+        ("dimensions", dumps(np.ones((1,) * 17))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (5,), (1,)))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (4,), (1,), start=2))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (4,), (1,), start=0))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (2, 2), (2, 2)))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (2,), (-1,), start=4))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (-1, 4), (1, 1)))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (2**62, 2**62), (0, 0)))),
+        ("in a storage of 4", dumps(Tensor(np.ones(4), (2**62, 2), (2**62, 1)))),
+        (
+            "storage is none, or of another type",
+            dumps(np.ones(4, "f4")).replace(b"\x12\0\0\0torch.FloatStorage", b"\x10\0\0\0torch.IntStorage"),
+        ),
+    ],
+)
 def test_hostile_files(load, reason, data):
     with pytest.raises(UserError, match=reason):
         load(data)
@@ -195,11 +201,19 @@ def test_parameters_by_place(load):
     branch = Lua("nn.ParallelTable", {"modules": [Lua("nn.Identity"), sequential(text, Lua("nn.LeakyReLU"))]})
     network = sequential(branch, Lua("nn.JoinTable"), conv(np.ones((2, 5, 4, 4), "f4")), norm(5))
     arrays = torch7.parameters(load(network), "G.t7")
-    assert list(arrays) == ["1.2.1.weight", "1.2.1.bias", "3.weight", "4.weight", "4.bias", "4.running_mean",
-                            "4.running_var"]
+    assert list(arrays) == [
+        "1.2.1.weight",
+        "1.2.1.bias",
+        "3.weight",
+        "4.weight",
+        "4.bias",
+        "4.running_mean",
+        "4.running_var",
+    ]
     assert arrays["3.weight"].shape == (2, 5, 4, 4)
-    table = torch7.parameters(load({"protos": {"enc_doc": network}, "txt": np.ones((2, 3)), "losses": [1, 2],
-                                    "more": [np.ones(1)]}), "G.t7")
+    table = torch7.parameters(
+        load({"protos": {"enc_doc": network}, "txt": np.ones((2, 3)), "losses": [1, 2], "more": [np.ones(1)]}), "G.t7"
+    )
     assert {f"protos.enc_doc.{name}" for name in arrays} | {"txt", "more.1"} == set(table)
 
 
@@ -225,8 +239,10 @@ def test_running_deviation_of_early_files(load):
 def test_shared_tensors_are_named_once(load):
     """The steps of an unrolled recurrence share their storage; equal values elsewhere stay two parameters."""
     storage = np.arange(8, dtype="f4")
-    first, clone, other = (Lua("nn.Linear", {"weight": Tensor(values, (2, 2), (2, 1), start)})
-                           for values, start in ((storage, 3), (storage, 3), (storage.copy(), 3)))
+    first, clone, other = (
+        Lua("nn.Linear", {"weight": Tensor(values, (2, 2), (2, 1), start)})
+        for values, start in ((storage, 3), (storage, 3), (storage.copy(), 3))
+    )
     arrays = torch7.parameters(load(sequential(first, clone, other, first)), "G.t7")
     assert list(arrays) == ["1.weight", "3.weight"]
 
@@ -243,9 +259,16 @@ def test_a_container_that_holds_itself(load):
     assert list(torch7.parameters(load(network), "G.t7")) == ["1.weight"]
 
 
-@pytest.mark.parametrize("fields", [
-    {"nInputPlane": 3, "kH": 4, "kW": 4}, {"nInputPlane": float("nan"), "kH": 4, "kW": 5},
-    {"nInputPlane": "3", "kH": 4, "kW": 5}, {"nInputPlane": 3, "kH": -4, "kW": -5}, {"inputFrameSize": 7, "kW": 2}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"nInputPlane": 3, "kH": 4, "kW": 4},
+        {"nInputPlane": float("nan"), "kH": 4, "kW": 5},
+        {"nInputPlane": "3", "kH": 4, "kW": 5},
+        {"nInputPlane": 3, "kH": -4, "kW": -5},
+        {"inputFrameSize": 7, "kW": 2},
+    ],
+)
 def test_fields_that_contradict_a_weight(load, fields):
     network = load(sequential(conv(np.ones((2, 60), "f4"), **fields)))
     with pytest.raises(UserError, match=r"G\.t7: 1: .*fetch it again"):
@@ -256,8 +279,7 @@ def test_against_the_torchfile_package(tmp_path):
     """An independent reader sees the same values in a file with sharing, views and classes."""
     torchfile = pytest.importorskip("torchfile")
     storage = np.random.RandomState(0).randn(30).astype("f4")
-    shared = Lua("nn.Linear", {"weight": Tensor(storage, (3, 4), (4, 1), 5),
-                               "bias": Tensor(storage, (3,), (1,), 28)})
+    shared = Lua("nn.Linear", {"weight": Tensor(storage, (3, 4), (4, 1), 5), "bias": Tensor(storage, (3,), (1,), 28)})
     network = sequential(shared, norm(4), shared, Closure([1]))
     (tmp_path / "G.t7").write_bytes(dumps({"net": network, "name": "G", "sizes": np.arange(3), "epoch": 7}))
     ours = torch7.load(tmp_path / "G.t7")

@@ -7,8 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_NAMES = {"u1": "Byte", "i1": "Char", "i2": "Short", "i4": "Int", "i8": "Long", "f2": "Half", "f4": "Float",
-          "f8": "Double"}
+_NAMES = {
+    "u1": "Byte",
+    "i1": "Char",
+    "i2": "Short",
+    "i4": "Int",
+    "i8": "Long",
+    "f2": "Half",
+    "f4": "Float",
+    "f8": "Double",
+}
 
 
 @dataclass(eq=False)

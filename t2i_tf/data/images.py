@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -72,29 +72,33 @@ def start_worker() -> None:
 
 
 def store_all(
-    pictures: Sequence[tuple[str | Callable[[], Image.Image], Box | None]], rules: StorageRules
+    pictures: Sequence[tuple[str | Callable[[], bytes | Image.Image], Box | None]], rules: StorageRules
 ) -> list[StoredImage | BadImage]:
     """`store` for each (image, box)."""
     return [store(image, box, rules) for image, box in pictures]
 
 
-def store(image: str | Callable[[], Image.Image], box: Box | None, rules: StorageRules) -> StoredImage | BadImage:
-    """Reads (a path) or draws (a callable) one picture and encodes it for storage.
+def store(
+    image: str | Callable[[], bytes | Image.Image], box: Box | None, rules: StorageRules
+) -> StoredImage | BadImage:
+    """Reads (a path) or fetches or draws (a callable) one picture and encodes it for storage.
 
     Converted to RGB (grey replicated, alpha dropped, as the published loaders do), turned upright by its EXIF tag,
     cropped, resized. JPEG bytes that needed none of this are kept as they are. Encoding is 4:4:4, since halved colour
     resolution costs 3 dB on small pictures.
     """
-    if callable(image):
-        data, picture = None, image()
+    content = image() if callable(image) else None
+    if isinstance(content, Image.Image):
+        data, picture = None, content
     else:
         try:
-            with open(image, "rb") as file:
-                data = file.read()
+            data = Path(image).read_bytes() if content is None else content
+            if not data:
+                return BadImage("empty file")
             picture = Image.open(io.BytesIO(data))
             picture.load()
         except Exception as error:  # a decoder may raise anything on damaged bytes; every one means "bad image"
-            return BadImage(_reason(error, image))
+            return BadImage(_reason(error))
     keep_bytes = data is not None and picture.format == "JPEG" and picture.mode == "RGB"
     changes = []
 
@@ -178,11 +182,9 @@ def _encode(picture: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _reason(error: Any, path: str) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return "empty file"
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     return str(error) or type(error).__name__

@@ -13,12 +13,13 @@ import os
 import shutil
 import sys
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from t2i_tf.config import PrepareConfig
 
 _OPTIONS = (
-    "source", "source_dir", "image_size", "crop", "resize", "resample", "quality", "split", "captions",
+    "source", "source_dir", "image_size", "crop", "resize", "resample", "quality", "split", "subset", "captions",
     "allow_missing", "num_images", "seed", "shard_megabytes", "embeddings",
 )  # fmt: skip
 """The options that decide what is written; the others say where and how fast."""
@@ -57,6 +58,8 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
     are named; `options.allow_missing` leaves them out), or when the disk is or would be full. Nothing is then left.
     """
     folder = _folder(options)
+    if options.source in sources.WITHOUT_CAPTIONS:
+        options = replace(options, captions="none")
     resolved = {name: getattr(options, name) for name in _OPTIONS}
     for name in ("source_dir", "embeddings"):
         if resolved[name] is not None:
@@ -69,25 +72,25 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
     examples, notes = _checked(source, options)
     rules = StorageRules(**{name: resolved[name] for name in ("image_size", "crop", "resize", "resample", "quality")})
     if options.embeddings is not None:
-        for split, group in _by_split(examples).items():
+        for split, positions in _by_split(examples).items():
             path = Path(options.embeddings, split, "filenames.pickle")
-            pickles.published_rows(path, [example.name for example in group])
+            pickles.published_rows(path, [examples[position].name for position in positions])
     _check_disk(folder, examples, rules, with_embeddings=options.embeddings is not None)
 
     with _written_beside(folder) as partial:
         classes = sorted({example.class_name for example in examples} - {None})
         with closing(_stored(examples, rules, options.workers, progress or ProgressLine())) as stored:
-            splits, kept, changes, bad = _write_splits(partial, stored, classes, options)
-        if bad:
+            written = _write_splits(partial, stored, classes, options)
+        if bad := written.bad:
             line = f"{len(bad):,} pictures cannot be used: {some([f'{name} ({why})' for name, why in bad], 20)}"
-            if not options.allow_missing or not kept:
+            if not options.allow_missing or not written.splits:
                 raise UserError(f"{line}. Replace them, or leave them out with --allow_missing")
             notes.append(f"left out: {line}")
-        for change, names in sorted(changes.items()):
+        for change, names in sorted(written.changes.items()):
             notes.append(f"{change}: {len(names):,} pictures ({some(names)})")
-        manifest = _manifest(options, resolved, source, splits, kept, classes, source.notes + notes)
+        manifest = _manifest(options, resolved, source, written, classes, source.notes + notes)
         if options.embeddings is not None:
-            manifest["embeddings"] = _attach_embeddings(partial, options.embeddings, kept)
+            manifest["embeddings"] = _attach_embeddings(partial, options.embeddings, written)
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         (partial / records.MANIFEST).write_text(text, encoding="utf-8")
     _summarise(options.data_dir, manifest)
@@ -154,6 +157,8 @@ def _folder(options: PrepareConfig) -> Path:
         raise UserError(f"--workers={options.workers}: give 1 or more")
     if options.shard_megabytes < 1:
         raise UserError(f"--shard_megabytes={options.shard_megabytes}: give 1 or more")
+    if options.subset is not None and options.source != "imagenet":
+        raise UserError(f"--subset={options.subset}: only --source=imagenet has subsets; leave the flag out")
     return Path(os.path.realpath(options.data_dir))
 
 
@@ -182,17 +187,22 @@ def _is_there(folder: Path, resolved: Mapping) -> bool:
     return True
 
 
-def _checked(source: Source, options: PrepareConfig) -> tuple[list[Example], list[str]]:
-    """-> (examples with clean captions, notes). Raises UserError when pictures lack captions or boxes."""
+def _checked(source: Source, options: PrepareConfig) -> tuple[Sequence[Example], list[str]]:
+    """-> (examples with clean captions, notes). Raises UserError when pictures lack captions or boxes.
+
+    Without captions and boxes the examples are the source's own sequence, which may be of millions and hold none.
+    """
     tally: Counter = Counter()
-    examples = []
-    for example in source.examples:
-        raw = example.captions if options.captions == "required" else ()
-        captions = tuple(filter(None, (clean_caption(caption, tally) for caption in raw)))
-        examples.append(replace(example, captions=captions))
     problems = sources.Problems()
-    usable = examples
-    if options.captions == "required":
+    usable = source.examples
+    if options.captions == "none":
+        if any(example.captions for example in usable):
+            usable = [replace(example, captions=()) for example in usable]
+    else:
+        usable = [
+            replace(example, captions=tuple(filter(None, (clean_caption(c, tally) for c in example.captions))))
+            for example in usable
+        ]
         problems.add("pictures without a caption", [e.name for e in usable if not e.captions])
         usable = [example for example in usable if example.captions]
     if options.crop == "box":
@@ -207,17 +217,19 @@ def _checked(source: Source, options: PrepareConfig) -> tuple[list[Example], lis
     return usable, notes
 
 
-def _by_split(examples: Sequence[Example]) -> dict[str, list[Example]]:
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.split, []).append(example)
+def _by_split(examples: Sequence[Example]) -> dict[str, Sequence[int]]:
+    """-> positions of the examples of each split, train first and test last."""
+    groups: dict[str, array] = {}
+    for position, example in enumerate(examples):
+        groups.setdefault(example.split, array("q")).append(position)
     return {split: groups[split] for split in sorted(groups, key=lambda s: (s != "train", s == "test", s))}
 
 
 def _check_disk(folder: Path, examples: Sequence[Example], rules: StorageRules, with_embeddings: bool) -> None:
     """Raises UserError when an estimate from a few pictures does not fit on the disk."""
-    sample = [store(example.image, example.box, rules) for example in examples[:: -(-len(examples) // _SAMPLE)]]
-    sizes = [len(stored.jpeg) for stored in sample if isinstance(stored, StoredImage)]
+    sample = [examples[position] for position in range(0, len(examples), -(-len(examples) // _SAMPLE))]
+    stored = [store(example.image, example.box, rules) for example in sample]
+    sizes = [len(picture.jpeg) for picture in stored if isinstance(picture, StoredImage)]
     if not sizes:
         return
     needed = len(examples) * sum(sizes) / len(sizes)
@@ -255,37 +267,58 @@ def _stored(
     examples: Sequence[Example], rules: StorageRules, workers: int | None, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[Example, StoredImage | BadImage]]:
     """Every example in order of split with its stored picture."""
-    ordered = [example for group in _by_split(examples).values() for example in group]
-    jobs = [(example.image, example.box) for example in ordered]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    results = _in_processes(jobs, rules, workers or cores)
-    for done, (example, result) in enumerate(zip(ordered, results, strict=True), 1):
-        progress(done, len(ordered))
-        yield example, result
+    ordered = (examples[position] for positions in _by_split(examples).values() for position in positions)
+    workers = min(workers or cores, -(-len(examples) // _CHUNK))
+    for done, pair in enumerate(_in_processes(ordered, rules, workers), 1):
+        progress(done, len(examples))
+        yield pair
 
 
-def _in_processes(jobs: Sequence, rules: StorageRules, workers: int) -> Iterator[StoredImage | BadImage]:
-    """`store` for each job, in order, a few chunks ahead of who takes them."""
-    chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
-    if min(workers, len(chunks)) == 1:
-        for image, box in jobs:
-            yield store(image, box, rules)
+def _in_processes(
+    examples: Iterator[Example], rules: StorageRules, workers: int
+) -> Iterator[tuple[Example, StoredImage | BadImage]]:
+    """`store` for each example, in order, a few chunks ahead of who takes them."""
+    if workers == 1:
+        for example in examples:
+            yield example, store(example.image, example.box, rules)
         return
-    executor = ProcessPoolExecutor(
-        min(workers, len(chunks)), multiprocessing.get_context("spawn"), initializer=start_worker
-    )
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
     try:
         waiting: deque = deque()
-        for chunk in chunks:
-            waiting.append(executor.submit(store_all, chunk, rules))
+        while chunk := list(itertools.islice(examples, _CHUNK)):
+            pictures = [(example.image, example.box) for example in chunk]
+            waiting.append((chunk, executor.submit(store_all, pictures, rules)))
             if len(waiting) > 4 * workers:
-                yield from waiting.popleft().result()
+                yield from _results(*waiting.popleft())
         while waiting:
-            yield from waiting.popleft().result()
+            yield from _results(*waiting.popleft())
     except BrokenProcessPool:
         raise UserError("a worker process was killed, perhaps for memory: try again with --workers=1") from None
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _results(
+    chunk: Sequence[Example], future: Future[list[StoredImage | BadImage]]
+) -> Iterator[tuple[Example, StoredImage | BadImage]]:
+    return zip(chunk, future.result(), strict=True)
+
+
+@dataclass
+class _Written:
+    """What was written, less the examples themselves: there may be millions."""
+
+    splits: dict[str, dict] = field(default_factory=dict)
+    """Manifest entry of each."""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """Of the records of each split, in order, as are `caption_counts`."""
+    caption_counts: dict[str, Sequence[int]] = field(default_factory=dict)
+    training_words: Counter = field(default_factory=Counter)
+    changes: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the pictures, by change."""
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """Pictures that could not be used, with the reason."""
 
 
 def _write_splits(
@@ -293,48 +326,46 @@ def _write_splits(
     stored: Iterator[tuple[Example, StoredImage | BadImage]],
     classes: Sequence[str],
     options: PrepareConfig,
-) -> tuple[dict[str, dict], dict[str, list[Example]], dict[str, list[str]], list[tuple[str, str]]]:
-    """-> (manifest entry of each split, its written examples, names by change, bad pictures with the reason).
-
-    After a bad picture that must not be left out nothing more is written, only looked for.
-    """
+) -> _Written:
+    """After a bad picture that must not be left out nothing more is written, only looked for."""
     class_ids = {name: number for number, name in enumerate(classes)}
-    splits, kept, changes, bad = {}, {}, {}, []
+    written = _Written()
     for split, group in itertools.groupby(stored, key=lambda pair: pair[0].split):
-        written = []
+        names, counts = [], array("i")
         with records.SplitWriter(partial, split, options.shard_megabytes * 1_000_000) as writer:
             for example, picture in group:
                 if isinstance(picture, BadImage):
-                    bad.append((example.image if isinstance(example.image, str) else example.name, picture.reason))
-                elif not bad or options.allow_missing:
+                    name = example.image if isinstance(example.image, str) else example.name
+                    written.bad.append((name, picture.reason))
+                elif not written.bad or options.allow_missing:
                     class_id = class_ids.get(example.class_name, -1)
                     record = records.serialize(
                         picture.jpeg, picture.height, picture.width, example.captions, class_id, example.name,
                         picture.box, example.attributes,
                     )  # fmt: skip
                     writer.write(record, class_id, example.captions, example.name)
-                    written.append(example)
+                    names.append(example.name)
+                    counts.append(len(example.captions))
+                    if split == "train":
+                        written.training_words.update(itertools.chain.from_iterable(map(words, example.captions)))
                     for change in picture.changes:
-                        changes.setdefault(change, []).append(example.name)
+                        written.changes.setdefault(change, []).append(example.name)
             entry = writer.close(classes)
-        if written:
-            splits[split], kept[split] = entry, written
-    return splits, kept, changes, bad
+        if names:
+            written.splits[split], written.names[split], written.caption_counts[split] = entry, names, counts
+    return written
 
 
 def _manifest(
     options: PrepareConfig,
     resolved: Mapping,
     source: Source,
-    splits: Mapping,
-    kept: Mapping[str, Sequence[Example]],
+    written: _Written,
     classes: Sequence[str],
     notes: Sequence[str],
 ) -> dict:
-    counts = [len(example.captions) for group in kept.values() for example in group]
-    frequency = Counter(
-        word for example in kept.get("train", ()) for caption in example.captions for word in words(caption)
-    )
+    counts = np.concatenate([np.asarray(counts) for counts in written.caption_counts.values()])
+    frequency = written.training_words
     vocabulary = sorted(frequency, key=lambda word: (-frequency[word], word))
     return {
         "name": source.name,
@@ -346,11 +377,11 @@ def _manifest(
         "resample": options.resample,
         "quality": options.quality,
         "image_channels": 3,
-        "splits": splits,
+        "splits": written.splits,
         "classes": list(classes),
         "vocabulary": vocabulary,
         "vocabulary_counts": [frequency[word] for word in vocabulary],
-        "captions_per_image": {"min": min(counts), "max": max(counts), "mean": float(np.mean(counts))},
+        "captions_per_image": {"min": int(counts.min()), "max": int(counts.max()), "mean": float(counts.mean())},
         "source": source.info,
         "notes": list(notes),
         "seed": options.seed,
@@ -359,17 +390,16 @@ def _manifest(
     }
 
 
-def _attach_embeddings(partial: Path, folder: str, kept: Mapping[str, Sequence[Example]]) -> dict:
+def _attach_embeddings(partial: Path, folder: str, written: _Written) -> dict:
     """Writes embeddings/published/<split>.npy, float32 [captions, dimensions] in record order -> manifest entry."""
     files = {}
     (partial / "embeddings" / "published").mkdir(parents=True)
-    for split, group in kept.items():
-        names, counts = [e.name for e in group], [len(e.captions) for e in group]
-        array = pickles.published_embeddings(folder, split, names, counts)
+    for split, names in written.names.items():
+        vectors = pickles.published_embeddings(folder, split, names, written.caption_counts[split])
         path = partial / "embeddings" / "published" / f"{split}.npy"
-        np.save(path, array)
+        np.save(path, vectors)
         files[split] = {**records.describe(path), "file": path.relative_to(partial).as_posix()}
-    return {"published": {"dimensions": array.shape[1], "files": files}}
+    return {"published": {"dimensions": vectors.shape[1], "files": files}}
 
 
 def _summarise(data_dir: str, manifest: Mapping) -> None:

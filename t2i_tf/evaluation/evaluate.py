@@ -21,7 +21,7 @@ def retrieval(run: Run, split: records.Split, num_images: int, seed: int) -> dic
     """Zero-shot classification accuracy and precision at 50 of a text encoder, over the whole split."""
     if not hasattr(run.recipe, "encode_images"):
         raise UserError(f"--metrics=retrieval needs a run of a text encoder, this is one of {run.paper}")
-    if not split.caption_offsets[-1] or len(np.unique(split.class_ids)) < 2:
+    if not _has_classes(split):
         raise UserError(
             f"--metrics=retrieval: {split.dataset.path} has no captions or fewer than two classes in "
             f"split {split.name}: give another --data_dir or --split"
@@ -49,13 +49,17 @@ def caption_fidelity(run: Run, split: records.Split, num_images: int, seed: int)
     return fidelity.caption_fidelity(images, captions)
 
 
+def _has_classes(split: records.Split) -> bool:
+    return bool(split.caption_offsets[-1]) and len(np.unique(split.class_ids)) > 1
+
+
 METRICS = {"retrieval": retrieval, "caption_fidelity": caption_fidelity}
 
 
 def fitting(run: Run, split: records.Split) -> list[str]:
     """The metrics of a paper that this data set allows."""
-    drawn = split.dataset.manifest["name"] == "blossoms"
-    return [name for name in run.recipe.score_metrics if name != "caption_fidelity" or drawn]
+    fits = {"caption_fidelity": split.dataset.manifest["name"] == "blossoms", "retrieval": _has_classes(split)}
+    return [name for name in run.recipe.score_metrics if fits[name]]
 
 
 def evaluate(run: Run, metric: str, split: records.Split, num_images: int = 1000, seed: int = 0) -> dict:

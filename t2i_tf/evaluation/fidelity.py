@@ -8,7 +8,8 @@ works on an area average of 32 x 32, so that its answer hardly depends on the im
 2. flower: what differs from the background by half the contrast of the middle, and is not leaf-coloured; it
    must lie near the middle and be neither tiny nor everything, or else there is no flower and nothing is read,
    so that a plain colour, stripes or noise have no attribute at all;
-3. petals: each pixel of the flower outside its centre votes for the nearest colour; two in five must agree;
+3. petals: each pixel of the flower outside its centre votes for the colour nearest to the mean of the petal pixels
+   around it, as an eye mixes a speckled surface; two in five must agree;
 4. centre: the mean colour of the innermost pixels, which must differ from the petals'.
 
 Distances are in CIE Lab with lightness halved, since light varies more than colour. A colour far from its whole
@@ -45,9 +46,7 @@ _FARTHEST = 30.0  # from a colour to the palette's nearest (centres up to 12, ba
 _LEAST_CONTRAST, _NEAR_SURROUND, _NEAR_LEAF = 12.0, 20.0, 12.0
 
 # Linear sRGB to XYZ relative to the D65 white, transposed (IEC 61966-2-1).
-_XYZ_OF_RGB = np.array(
-    [[0.4339, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8728]], np.float32
-)
+_XYZ_OF_RGB = np.array([[0.4339, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8728]], np.float32)
 
 
 def caption_fidelity(images: np.ndarray, captions: Sequence[str]) -> dict[str, float | int | None]:
@@ -93,8 +92,7 @@ def petal_masks(images: np.ndarray) -> np.ndarray:
         found, pixels = _measure(chunk), _lab(chunk)
         leaves = np.broadcast_to(_lab(LEAF_COLOR), found.petals.shape)
         to_petals, *to_others = (
-            _distance(pixels, color[:, None, None])
-            for color in (found.petals, found.center, found.surround, leaves)
+            _distance(pixels, color[:, None, None]) for color in (found.petals, found.center, found.surround, leaves)
         )
         masks.append((to_petals < np.min(to_others, axis=0)) & found.is_flower[:, None, None])
     return np.concatenate(masks)
@@ -114,7 +112,8 @@ class _Measured:
 
 
 def _measure(images: np.ndarray) -> _Measured:
-    pixels = _lab(_area_average(images))
+    averaged = _area_average(images)
+    pixels = _lab(averaged)
 
     corners = pixels[:, _RADIUS > 0.5]
     surround = np.median(corners, axis=1)
@@ -132,12 +131,10 @@ def _measure(images: np.ndarray) -> _Measured:
     radius = np.hypot(_X - x[:, None, None], _Y - y[:, None, None])
     ring = flower & (radius > _OUTSIDE_DISK)
     petals, center = _mean(pixels, ring), _mean(pixels, radius < _CORE)
-    ballot = np.where(ring, _nearest(pixels, PETAL_COLORS), _NONE)
+    ballot = np.where(ring, _nearest(_lab(_smoothed(averaged, ring)), PETAL_COLORS), _NONE)
     votes = np.stack([_total(ballot == index) for index in range(len(PETAL_COLORS))], axis=1)
     elected = np.where(votes.max(axis=1) >= _VOTE_SHARE * _total(ring), votes.argmax(axis=1), _NONE)
-    center_seen = np.where(
-        _distance(center, petals) >= _CENTER_CONTRAST, _nearest(center, CENTER_COLORS), _NONE
-    )
+    center_seen = np.where(_distance(center, petals) >= _CENTER_CONTRAST, _nearest(center, CENTER_COLORS), _NONE)
     return _Measured(
         petal_color=_label(elected, PETAL_COLORS, is_flower),
         center_color=_label(center_seen, CENTER_COLORS, is_flower),
@@ -166,6 +163,15 @@ def _area_average(images: np.ndarray) -> np.ndarray:
     return (_overlaps(width) @ rows.reshape(batch * _GRID, width, 3)).reshape(batch, _GRID, _GRID, 3)
 
 
+def _smoothed(images: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """[B, H, W, 3] -> the same, each pixel the mean of those in the 5 x 5 around it that are in `where` [B, H, W]."""
+    inside = np.concatenate([images * where[..., None], where[..., None]], axis=-1, dtype=np.float32)
+    for axis in (1, 2):
+        padding = [(2, 2) if a == axis else (0, 0) for a in range(4)]
+        inside = np.lib.stride_tricks.sliding_window_view(np.pad(inside, padding), 5, axis=axis).sum(axis=-1)
+    return inside[..., :3] / np.maximum(inside[..., 3:], 1)
+
+
 def _overlaps(length: int) -> np.ndarray:
     edges, pixel = np.linspace(0, length, _GRID + 1)[:, None], np.arange(length)
     overlap = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
@@ -186,6 +192,18 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.linalg.norm(one - other, axis=-1)
 
 
+def _difference(colors: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """CIE94 colour difference, textile constants (lightness halved, as `_lab` gives it), from a reference.
+
+    Against `_distance` it weighs chroma by how strong the reference is: a dull red is red, not pink.
+    """
+    strength = np.linalg.norm(reference[..., 1:], axis=-1)
+    chroma = np.linalg.norm(colors[..., 1:], axis=-1) - strength
+    hue_squared = np.maximum(np.sum((colors - reference)[..., 1:] ** 2, axis=-1) - chroma**2, 0)
+    lightness = (colors - reference)[..., 0]
+    return np.sqrt(lightness**2 + (chroma / (1 + 0.048 * strength)) ** 2 + hue_squared / (1 + 0.014 * strength) ** 2)
+
+
 def _total(values: np.ndarray) -> np.ndarray:
     return values.sum(axis=(1, 2))
 
@@ -197,7 +215,7 @@ def _mean(pixels: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def _nearest(colors: np.ndarray, palette: Mapping[str, RGB]) -> np.ndarray:
     """The index of the palette colour nearest to each Lab colour, or _NONE where all are far."""
-    distances = np.stack([_distance(colors, _lab(rgb)) for rgb in palette.values()])
+    distances = np.stack([_difference(colors, _lab(rgb)) for rgb in palette.values()])
     return np.where(distances.min(axis=0) <= _FARTHEST, distances.argmin(axis=0), _NONE)
 
 

@@ -55,12 +55,13 @@ class BatchNormalization(keras.layers.Layer):
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
-    def call(self, x, training=False):
+    def call(self, x, training=False, gathered=False):
+        """gathered: x holds the rows of the global batch, the same on every replica, as of `replicas.gather`."""
         flat = x.shape.rank == 2
         maps = x[:, None, None, :] if flat else x
         if not training:
             y = self._normalise(maps, self.moving_mean.value, self.moving_variance.value)
-        elif replicas.count() == 1:
+        elif gathered or replicas.count() == 1:
             y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
                 x=maps,
                 scale=self.gamma.value,
@@ -98,10 +99,12 @@ class BatchNormalization(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon, "momentum": self.momentum, "unbiased": self.unbiased}
 
 
-def convolution(filters: int, kernel: int, stride: int = 1, name: str | None = None) -> keras.layers.Conv2D:
+def convolution(
+    filters: int, kernel: int, stride: int = 1, name: str | None = None, initializer=conv_initializer
+) -> keras.layers.Conv2D:
     """Convolution without bias whose padding equals Torch's (kernel - 1) // 2 at even sizes."""
     return keras.layers.Conv2D(
-        filters, kernel, stride, padding="same", use_bias=False, kernel_initializer=conv_initializer(), name=name
+        filters, kernel, stride, padding="same", use_bias=False, kernel_initializer=initializer(), name=name
     )
 
 
@@ -117,8 +120,8 @@ def _with_zero_gradient(x):
     return x, tf.zeros_like
 
 
-class TorchDense(keras.layers.Dense):
-    """Dense layer with Torch's initial weights and bias: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+class Dense(keras.layers.Dense):
+    """Dense layer.
 
     Args:
         normalised: a batch normalisation follows. In training the bias then cancels and its gradient is exactly zero;
@@ -130,8 +133,14 @@ class TorchDense(keras.layers.Dense):
         self.normalised = normalised
 
     def call(self, x, training=False):
-        bias = _with_zero_gradient(tf.convert_to_tensor(self.bias)) if self.normalised and training else self.bias
-        return tf.matmul(x, self.kernel) + bias
+        y = tf.matmul(x, self.kernel)
+        if self.bias is None:
+            return y
+        return y + (_with_zero_gradient(tf.convert_to_tensor(self.bias)) if self.normalised and training else self.bias)
+
+
+class TorchDense(Dense):
+    """`Dense` with Torch's initial weights and bias: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
 
     def build(self, input_shape):
         bound = 1.0 / math.sqrt(input_shape[-1])
@@ -150,17 +159,192 @@ class BottleneckResidual(keras.layers.Layer):
         bottleneck: channels between.
         activation: between the convolutions and after the sum.
         activate_sum: False leaves the sum as it is ("large" COCO generator of GAN-INT-CLS).
+        initializer: makes the initializer of each convolution.
+        unbiased: of `BatchNormalization`.
     """
 
-    def __init__(self, filters: int, bottleneck: int, activation, activate_sum: bool = True, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        bottleneck: int,
+        activation,
+        activate_sum: bool = True,
+        initializer=conv_initializer,
+        unbiased: bool = True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.activation, self.activate_sum = activation, activate_sum
-        self.conv1, self.norm1 = convolution(bottleneck, 1, name="conv1"), BatchNormalization(name="norm1")
-        self.conv2, self.norm2 = convolution(bottleneck, 3, name="conv2"), BatchNormalization(name="norm2")
-        self.conv3, self.norm3 = convolution(filters, 3, name="conv3"), BatchNormalization(name="norm3")
+        self.conv1 = convolution(bottleneck, 1, name="conv1", initializer=initializer)
+        self.norm1 = BatchNormalization(unbiased=unbiased, name="norm1")
+        self.conv2 = convolution(bottleneck, 3, name="conv2", initializer=initializer)
+        self.norm2 = BatchNormalization(unbiased=unbiased, name="norm2")
+        self.conv3 = convolution(filters, 3, name="conv3", initializer=initializer)
+        self.norm3 = BatchNormalization(unbiased=unbiased, name="norm3")
 
     def call(self, x, training=False):
         y = self.activation(self.norm1(self.conv1(x), training=training))
         y = self.activation(self.norm2(self.conv2(y), training=training))
         y = x + self.norm3(self.conv3(y), training=training)
         return self.activation(y) if self.activate_sum else y
+
+
+# StackGAN++ and AttnGAN: gated generators, discriminators of the same trunk. Convolutions and dense layers start
+# orthogonal.
+
+
+def orthogonal() -> keras.Initializer:
+    """Orthonormal filters, gain 1: rows of (out, in * rows * columns) as Torch has it."""
+    return keras.initializers.Orthogonal()
+
+
+def orthogonal_convolution(filters: int, kernel: int, stride: int = 1, name: str | None = None) -> keras.layers.Conv2D:
+    """As `convolution`, with orthonormal filters to start from."""
+    return keras.layers.Conv2D(
+        filters, kernel, stride, padding="same", use_bias=False, kernel_initializer=orthogonal(), name=name
+    )
+
+
+def glu(x: tf.Tensor) -> tf.Tensor:
+    """Gated linear unit [..., 2C] -> [..., C]: the first half of the channels times the sigmoid of the second."""
+    value, gate = tf.split(x, 2, axis=-1)
+    return value * tf.sigmoid(gate)
+
+
+def double_size(x: tf.Tensor) -> tf.Tensor:
+    """[B,H,W,C] -> [B,2H,2W,C], nearest neighbour.
+
+    By joining copies, whose gradient adds in a fixed order; that of `tf.image.resize` does not on a GPU.
+    """
+    _, height, width, channels = x.shape
+    wide = tf.reshape(tf.concat([x, x], axis=3), [-1, height, 2 * width * channels])
+    return tf.reshape(tf.concat([wide, wide], axis=2), [-1, 2 * height, 2 * width, channels])
+
+
+def everywhere(vector: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
+    """[B, C] -> [B,H,W,C], the same at every place of the maps [B,H,W,...]."""
+    _, height, width, _ = maps.shape
+    tiled = tf.broadcast_to(vector[:, None, None, :], [tf.shape(maps)[0], height, width, vector.shape[-1]])
+    return tf.cast(tiled, maps.dtype)
+
+
+class GatedConvolution(keras.layers.Layer):
+    """Convolution 3x3 to twice the filters, batch norm, GLU; with `upsample`, after doubling the size."""
+
+    def __init__(self, filters: int, upsample: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.upsample = upsample
+        self.conv, self.norm = orthogonal_convolution(2 * filters, 3, name="conv"), BatchNormalization(name="norm")
+
+    def call(self, x, training=False):
+        return glu(self.norm(self.conv(double_size(x) if self.upsample else x), training=training))
+
+
+class GatedResidual(keras.layers.Layer):
+    """x + (gated convolution, convolution 3x3, batch norm), all of as many channels as x; the sum stays as it is."""
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.gated = GatedConvolution(filters, name="gated")
+        self.conv, self.norm = orthogonal_convolution(filters, 3, name="conv"), BatchNormalization(name="norm")
+
+    def call(self, x, training=False):
+        return x + self.norm(self.conv(self.gated(x, training=training)), training=training)
+
+
+class LeakyConvolution(keras.layers.Layer):
+    """Convolution, batch norm, leaky ReLU: 4x4 of stride 2 halves the size, 3x3 of stride 1 keeps it."""
+
+    def __init__(self, filters: int, kernel: int, stride: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = orthogonal_convolution(filters, kernel, stride, name="conv")
+        self.norm = BatchNormalization(name="norm")
+
+    def call(self, x, training=False):
+        return leaky_relu(self.norm(self.conv(x), training=training))
+
+
+class GatedConditioningAugmentation(keras.layers.Layer):
+    """Sentence vector [B, D] and noise N(0,1) [B, width] -> (condition, mu, log variance), each [B, width].
+
+    condition = mu + noise * exp(log variance / 2); mu and log variance are a dense layer of the text behind a GLU.
+    """
+
+    def __init__(self, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(4 * width, kernel_initializer=orthogonal(), name="dense")
+
+    def call(self, text, noise):
+        mu, log_variance = tf.split(glu(self.dense(text)), 2, axis=-1)
+        return mu + noise * tf.exp(log_variance / 2), mu, log_variance
+
+
+class GeneratorStem(keras.layers.Layer):
+    """The first stage of a generator: a vector [B, K] -> maps [B,size,size,width].
+
+    A dense layer to 4x4, batch norm over its single features, GLU, then one upsampling gated convolution for each
+    doubling, which halves the channels.
+
+    Args:
+        size: 4 times a power of two.
+    """
+
+    def __init__(self, width: int, size: int = 64, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = width * size // 4
+        self.project = keras.layers.Dense(
+            4 * 4 * 2 * self.channels, use_bias=False, kernel_initializer=orthogonal(), name="project"
+        )
+        self.project_norm = BatchNormalization(name="project_norm")
+        sizes = [8 * 2**i for i in range(int(math.log2(size // 4)))]
+        self.upsamplings = [
+            GatedConvolution(self.channels * 4 // to, upsample=True, name=f"upsample_{to}") for to in sizes
+        ]
+
+    def call(self, vector, training=False):
+        x = self.project_norm(self.project(vector), training=training)
+        x = glu(tf.reshape(x, [-1, 4, 4, 2 * self.channels]))
+        for upsampling in self.upsamplings:
+            x = upsampling(x, training=training)
+        return x
+
+
+class DiscriminatorTrunk(keras.layers.Layer):
+    """Image [B,size,size,3] in [-1, 1] -> features [B,4,4,C], C = 8 * width for sizes of 64 pixels and more.
+
+    Convolutions 4x4 of stride 2 down to 4x4, each of twice the channels, the first without batch norm; then
+    convolutions 3x3 that halve the channels until 8 * width are left.
+
+    Args:
+        size: 4 times a power of two, 8 or more.
+    """
+
+    def __init__(self, width: int, size: int = 64, **kwargs):
+        super().__init__(**kwargs)
+        halvings = int(math.log2(size // 4))
+        self.first = orthogonal_convolution(width, 4, 2, name=f"down_{size // 2}")
+        self.downs = [
+            LeakyConvolution(width * 2**i, 4, 2, name=f"down_{size // 2 ** (i + 1)}") for i in range(1, halvings)
+        ]
+        self.narrows = [LeakyConvolution(width * 2**i, 3, name=f"narrow_{2**i}") for i in range(halvings - 2, 2, -1)]
+
+    def call(self, image, training=False):
+        x = leaky_relu(self.first(image))
+        for layer in [*self.downs, *self.narrows]:
+            x = layer(x, training=training)
+        return x
+
+
+class LogitHead(keras.layers.Conv2D):
+    """Features [B,4,4,C] -> logits float32 [B]; a bias starts as Torch's U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+
+    def __init__(self, initializer=orthogonal, **kwargs):
+        super().__init__(1, 4, kernel_initializer=initializer(), **kwargs)
+
+    def build(self, input_shape):
+        bound = 1.0 / math.sqrt(4 * 4 * input_shape[-1])
+        self.bias_initializer = keras.initializers.RandomUniform(-bound, bound)
+        super().build(input_shape)
+
+    def call(self, features):
+        return tf.cast(super().call(features)[:, 0, 0, 0], tf.float32)

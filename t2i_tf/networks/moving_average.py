@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import tensorflow as tf
 
@@ -12,10 +14,18 @@ class MovingAverage(tf.Module):
     def __init__(self, networks: dict[str, keras.Model], decay: float):
         super().__init__()
         self.decay, self.swapped = decay, False
-        self.sources = [v for network in networks.values() for v in network.trainable_variables]
+        # In a plain holder: as an attribute, checkpoints would name the weights after this average.
+        self._averaged = SimpleNamespace(
+            variables=[v for network in networks.values() for v in network.trainable_variables]
+        )
         self.shadows = [
             tf.Variable(v.value, trainable=False, aggregation=tf.VariableAggregation.MEAN) for v in self.sources
         ]
+
+    @property
+    def sources(self) -> list:
+        """The weights that are averaged."""
+        return self._averaged.variables
 
     def update(self) -> None:
         for shadow, source in zip(self.shadows, self.sources, strict=True):

@@ -28,7 +28,9 @@ def mean(value: tf.Tensor) -> tf.Tensor:
 def gather(rows: tf.Tensor) -> tf.Tensor:
     """[b, ...] of each replica -> [B, ...], the rows of all in order; differentiable."""
     context = _context()
-    return rows if context is None else context.all_gather(rows, axis=0)
+    if context is None:
+        return rows
+    return tf.ensure_shape(context.all_gather(rows, axis=0), [None, *rows.shape[1:]])
 
 
 def own(rows: tf.Tensor) -> tf.Tensor:
@@ -56,6 +58,11 @@ def normal(seed: tf.Tensor, rows: tf.Tensor, width: int) -> tf.Tensor:
         rows: number of rows of this replica.
     """
     return own(tf.random.stateless_normal(tf.stack([rows * count(), width]), seed))
+
+
+def truncated_normal(seed: tf.Tensor, rows: tf.Tensor, width: int) -> tf.Tensor:
+    """As `normal`, within two standard deviations."""
+    return own(tf.random.stateless_truncated_normal(tf.stack([rows * count(), width]), seed))
 
 
 def uniform(seed: tf.Tensor, rows: tf.Tensor, width: int, low: float = 0.0, high: float = 1.0) -> tf.Tensor:

@@ -12,7 +12,8 @@ Every recipe has
 * `request`: the `BatchRequest` that says what a training batch holds;
 * `networks`: dict of name -> built Keras model, everything that a checkpoint keeps;
 * `steps_per_epoch(num_images) -> int`, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
-* `score_metrics`: names of the evaluation metrics that are computed while it trains.
+* `score_metrics`: names of the evaluation metrics that are computed while it trains;
+* maybe `pretrained`: network name -> (run folder, network name there), weights that a fresh run starts from.
 
 A GAN recipe has `generator` and the ordered dict `discriminators`, and
 * `noise(draw) -> dict`: all noise of one step, from `draw.normal(name, width)` and `draw.uniform(...)`;
@@ -20,7 +21,8 @@ A GAN recipe has `generator` and the ordered dict `discriminators`, and
 * `generate(condition, noise) -> dict`: the training forward(s) of the generator;
 * `discriminator_losses(name, batch, condition, generated) -> dict` and `generator_losses(batch, condition, generated)
   -> dict`: named scalars, means over this replica's rows; "loss" is minimised, the others are shown;
-* `sample(condition, noise) -> list of images [B,H,W,3] in [-1,1]`, small to large; `sampling_noise`: name -> width.
+* `sampling_noise(draw) -> dict` and `sample(condition, noise) -> list of images [B,H,W,3] in [-1,1]`, small to large:
+  test time; the noise has a row for each picture and goes to zero with the truncation.
 
 A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
 `encode_images`, ...).
@@ -44,6 +46,8 @@ from t2i_tf.errors import UserError
 PAPERS = {
     "char_cnn_rnn": "Reed et al., CVPR 2016: caption characters -> sentence vector",
     "gan_int_cls": "Reed et al., ICML 2016: 64x64 pictures; GAN, GAN-CLS, GAN-INT, GAN-INT-CLS",
+    "stackgan": "Zhang et al., ICCV 2017: Stage-I 64x64, Stage-II 256x256, conditioning augmentation",
+    "stackgan_v2": "StackGAN++, Zhang et al., TPAMI 2018: a tree of scales 64/128/256, with text or without",
 }
 
 

@@ -190,6 +190,17 @@ def _frozen_features(source: str) -> encoders.InceptionFeatures:
         raise UserError(f"--image_encoder={error}") from error
 
 
+class ProjectedFeatures(keras.Model):
+    """Features [B, F] of a frozen network -> [B, embedding_dim]."""
+
+    def __init__(self, embedding_dim: int, name: str = "image_encoder"):
+        super().__init__(name=name)
+        self.projection = keras.layers.Dense(embedding_dim, name="projection")
+
+    def call(self, features, training=False):
+        return self.projection(features)
+
+
 class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 
@@ -213,9 +224,8 @@ class Recipe:
             self.image_encoder = ConvolutionalImageEncoder(hp.image_encoder_width, hp.embedding_dim, hp.image_size)
             self.image_encoder(tf.zeros([1, hp.image_size, hp.image_size, 3]))
         else:
-            self.image_encoder = keras.Sequential(
-                [keras.Input([self.frozen_features.width]), keras.layers.Dense(hp.embedding_dim)], name="image_encoder"
-            )
+            self.image_encoder = ProjectedFeatures(hp.embedding_dim)
+            self.image_encoder(tf.zeros([1, self.frozen_features.width]))
         self.text_encoder(tf.zeros([1, TEXT_LENGTH], tf.int32))
         self.networks = {"text_encoder": self.text_encoder, "image_encoder": self.image_encoder}
 

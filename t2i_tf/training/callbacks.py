@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 import time
@@ -34,7 +35,7 @@ class StepCallback(keras.callbacks.Callback):
 
     def __init__(self, start: int):
         super().__init__()
-        self.step = start
+        self.step = self.first = start
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -42,6 +43,24 @@ class StepCallback(keras.callbacks.Callback):
 
     def on_step(self, logs: dict) -> None:
         raise TypeError(f"{type(self).__name__} does nothing at a step")
+
+
+class KeepFreedMemory(StepCallback):
+    """Lets the allocator keep what a step frees, since the next step asks for it again.
+
+    A multi-device iterator of TensorFlow tells glibc to hand back every block over 128 kB at once. Measured on 2 cores,
+    GAN-INT-CLS of width 32: 17,500 page faults and 36 ms of system time a step with it, 108 and 9 ms without.
+    """
+
+    TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
+
+    def on_step(self, logs):
+        if self.step != self.first + 1:  # the iterator is made with the first step
+            return
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(self.TRIM_THRESHOLD, 2**31 - 1)
+            libc.mallopt(self.MMAP_THRESHOLD, 32 * 2**20)
 
 
 class StopOnNonFinite(StepCallback):
@@ -137,7 +156,7 @@ class StatusLine(StepCallback):
 
     def __init__(self, start: int, stop: int, steps_per_epoch: int, batch_size: int, stream=None):
         super().__init__(start)
-        self.first, self.stop, self.steps_per_epoch = start, stop, steps_per_epoch
+        self.stop, self.steps_per_epoch = stop, steps_per_epoch
         self.batch_size, self.stream = batch_size, stream or sys.stderr
         self.live = self.stream.isatty()
         self.period = 0.5 if self.live else 10.0

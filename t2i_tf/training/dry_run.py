@@ -36,28 +36,20 @@ def _size(variables) -> int:
 
 
 def _table(name: str, network) -> list[str]:
-    rows = [
-        (
-            layer.name,
-            ", ".join(f"{v.name} {'x'.join(map(str, v.shape))}" for v in layer.variables),
-            f"{_size(layer.variables):,}",
-        )
-        for layer in _leaves(network)
-    ]
-    wide = max(len(row[0]) for row in rows)
+    """A line for each layer that owns weights: its place, its number of parameters, their shapes."""
+    layers: dict[str, list] = {}
+    for variable in network.variables:
+        place, _, own = variable.path.rpartition("/")
+        layers.setdefault(place.removeprefix(f"{network.name}/"), []).append((own, variable))
+    wide = max(map(len, layers))
     lines = [
         f"{name}: {_size(network.trainable_variables):,} trained parameters, "
         f"{_size(network.non_trainable_variables):,} statistics"
     ]
-    return lines + [f"  {layer:<{wide}}  {count:>12}  {shapes}" for layer, shapes, count in rows]
-
-
-def _leaves(layer):
-    """Layers that own weights themselves, in the order they were made."""
-    below = [leaf for child in getattr(layer, "_layers", []) for leaf in _leaves(child)]
-    if below:
-        return below
-    return [layer] if layer.variables else []
+    for place, owned in layers.items():
+        shapes = ", ".join(f"{own} {'x'.join(map(str, variable.shape))}" for own, variable in owned)
+        lines.append(f"  {place:<{wide}}  {_size([variable for _, variable in owned]):>12,}  {shapes}")
+    return lines
 
 
 def _activation_megabytes(session: Session) -> float:

@@ -55,6 +55,15 @@ def strategy(devices: str | None) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(names)
 
 
+def check_batch(batch_size: int, replicas: int) -> None:
+    """Raises UserError when the global batch cannot be dealt out evenly; papers may pair a replica's rows."""
+    if replicas > 1 and batch_size % (2 * replicas):
+        raise UserError(
+            f"--batch_size={batch_size} does not divide evenly, in pairs, over {replicas} devices: give a multiple of "
+            f"{2 * replicas}"
+        )
+
+
 class Session:
     """A run made ready to train: everything is built and checked, nothing is written to the run folder yet."""
 
@@ -66,12 +75,7 @@ class Session:
         self.dataset = records.Dataset.open(training.data_dir)
         self.split = self.dataset.split("train")
         self.strategy = strategy(training.devices)
-        replicas = self.strategy.num_replicas_in_sync
-        if hyperparameters.batch_size % (2 * replicas if replicas > 1 else 1):
-            raise UserError(
-                f"--batch_size={hyperparameters.batch_size} does not divide evenly over {replicas} devices "
-                f"(rows are also paired): give a multiple of {2 * replicas}"
-            )
+        check_batch(hyperparameters.batch_size, self.strategy.num_replicas_in_sync)
         self.text_encoder = self._loaded_text_encoder()
         self.published = self._published_embeddings()
         context = papers.Context(text_dim=self._text_dim(), num_classes=len(np.unique(self.split.class_ids)))
@@ -82,6 +86,7 @@ class Session:
             self.steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images)
             self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch)
         self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
+        self.batch_spec()  # data that do not fit are refused here
 
     def _loaded_text_encoder(self):
         if not self.training.text_encoder_run:
@@ -161,8 +166,8 @@ def _train(session: Session, run_dir: Path) -> Outcome:
     keeper = checkpoints.Keeper(run_dir, trainer, training.keep_checkpoints)
     with session.strategy.scope():
         start = keeper.restore()
-        if not start and training.init_from:
-            checkpoints.load_weights(checkpoints.newest(Path(training.init_from)), session.recipe.networks)
+        if not start:
+            _load_pretrained(session)
             if trainer.average is not None:
                 trainer.average.restart()
     if start >= session.steps:
@@ -175,6 +180,7 @@ def _train(session: Session, run_dir: Path) -> Outcome:
     writer = tf.summary.create_file_writer(str(run_dir / "events"))
     stop_on = callbacks.StopOnNonFinite(start, training.log_every)
     beside = [
+        callbacks.KeepFreedMemory(start),
         stop_on,
         callbacks.Checkpoints(start, training.checkpoint_every, keeper),
         callbacks.Scalars(start, training.log_every, writer, session.hyperparameters.batch_size),
@@ -194,6 +200,15 @@ def _train(session: Session, run_dir: Path) -> Outcome:
         signal.signal(signal.SIGTERM, previous)
         writer.close()
     return Outcome(run_dir, int(trainer.step.numpy()), session.steps, interrupted)
+
+
+def _load_pretrained(session: Session) -> None:
+    """The weights that a fresh run starts from: those of --init_from, and parts the paper takes from other runs."""
+    networks = session.recipe.networks
+    if session.training.init_from:
+        checkpoints.load_weights(checkpoints.newest(Path(session.training.init_from)), networks)
+    for name, (run_dir, theirs) in getattr(session.recipe, "pretrained", {}).items():
+        checkpoints.load_weights(checkpoints.newest(Path(run_dir)), {theirs: networks[name]})
 
 
 def _as_interrupt(signum, frame):

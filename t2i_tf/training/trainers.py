@@ -35,6 +35,10 @@ class Draw:
         """[rows, width]; rows: this replica's, default one an example."""
         return replicas.normal(self._seed(name), self.rows if rows is None else rows, width)
 
+    def truncated_normal(self, name: str, width: int, rows=None) -> tf.Tensor:
+        """As `normal`, within two standard deviations."""
+        return replicas.truncated_normal(self._seed(name), self.rows if rows is None else rows, width)
+
     def uniform(self, name: str, width: int, rows=None, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
         return replicas.uniform(self._seed(name), self.rows if rows is None else rows, width, low, high)
 

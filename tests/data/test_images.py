@@ -142,6 +142,14 @@ def test_drawn_pictures():
     assert np.abs(pixels(stored).astype(int) - [200, 10, 10]).max() <= 3
 
 
+def test_fetched_pictures(tmp_path):
+    path = save(tmp_path / "a.jpg", noise(8, 8))
+    data = Path(path).read_bytes()
+    assert store(lambda: data, None, rules()).jpeg == data
+    assert store(lambda: b"", None, rules()) == BadImage("empty file")
+    assert store(lambda: b"text", None, rules()) == BadImage("not an image")
+
+
 def test_workers_do_not_load_tensorflow():
     code = "import sys, t2i_tf.data.images, t2i_tf.data.sources; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

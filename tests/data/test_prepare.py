@@ -241,6 +241,12 @@ def test_no_captions_at_all(options, capsys):
     assert "Next" not in capsys.readouterr().out
 
 
+def test_captions_are_dropped_on_demand(tmp_path):
+    prepare(PrepareConfig(source="blossoms", data_dir=str(tmp_path / "set"), num_images=4, captions="none", workers=1))
+    manifest = records.Dataset.open(tmp_path / "set").manifest
+    assert [entry["captions"] for entry in manifest["splits"].values()] == [0, 0]
+
+
 def test_kept_size_and_shorter_side(options):
     prepare(change(options, image_size=None))
     fields = records.parse(records.Dataset.open(options.data_dir).split("train").read([0])[0])
@@ -263,7 +269,7 @@ def test_shards(options):
 
 def test_wrong_options(options):
     for changes, message in [
-        ({"source": "imagenet"}, "--source=imagenet: unknown; choose one of blossoms, cub"),
+        ({"source": "celeba"}, "--source=celeba: unknown; choose one of blossoms, coco, cub"),
         ({"image_size": 0}, "--image_size=0"),
         ({"quality": 101}, "--quality=101"),
         ({"workers": 0}, "--workers=0"),

@@ -4,6 +4,7 @@ import typing
 import pytest
 
 from t2i_tf import papers
+from t2i_tf.config import option_type
 from t2i_tf.errors import UserError
 
 
@@ -33,6 +34,16 @@ def test_a_paper_has_what_every_paper_has(name):
     assert all(f.default in f.metadata["choices"] for f in dataclasses.fields(defaults) if f.metadata["choices"]), (
         "a default that is no choice"
     )
+
+
+def test_a_setting_has_one_type_in_all_papers():
+    """The command line makes one flag of all settings of a name."""
+    kinds = {}
+    for paper in papers.PAPERS:
+        owner = papers.hyperparameter_fields(paper)
+        for field in dataclasses.fields(owner):
+            kinds.setdefault(field.name, {})[paper] = option_type(field, owner)
+    assert not {name: of_papers for name, of_papers in kinds.items() if len(set(of_papers.values())) > 1}
 
 
 def test_none_means_the_papers_own(name):

@@ -29,8 +29,9 @@ def parameters(parity):
     interval = re.search(r"uniform\((-?[\d.]+), (-?[\d.]+), size=shape\)", parity.config["param_recipe"])
     low, high = map(float, interval.groups())
     random = np.random.RandomState(parity.config["seed"])
-    return {name: random.uniform(low, high, size=shape).astype(np.float32)
-            for name, shape in parity.config["param_order"]}
+    return {
+        name: random.uniform(low, high, size=shape).astype(np.float32) for name, shape in parity.config["param_order"]
+    }
 
 
 def compare_text_encoder(parity):
@@ -54,12 +55,13 @@ def compare_text_encoder(parity):
         if f"out/{rule}/rnn_input" in parity:
             inputs = encoder.recurrent_input(characters)
             assert inputs.shape[1:] == (config["steps"], config["hidden"])
-            parity.compare(f"out/{rule}/rnn_input", inputs[:len(parity[f"out/{rule}/rnn_input"])], FORWARD)
+            parity.compare(f"out/{rule}/rnn_input", inputs[: len(parity[f"out/{rule}/rnn_input"])], FORWARD)
             parity.compare(f"out/{rule}/rnn_mean", tf.reduce_mean(encoder.recurrent(inputs), axis=1), FORWARD)
         if parity.below(f"grad/{rule}/"):
             variables = encoder.trainable_variables
             _, (of_weights,) = gradients(
-                lambda c=characters: tf.reduce_sum(encoder(c) * parity["in/cotangent"]), variables)
+                lambda c=characters: tf.reduce_sum(encoder(c) * parity["in/cotangent"]), variables
+            )
             parity.compare_gradients(f"grad/{rule}", published.to_published(layers, variables, of_weights), GRADIENT)
     parity.finish()
 
@@ -83,10 +85,12 @@ def test_losses(parity):
     def loss(queries, keys):
         return losses.structured_joint_embedding_loss(queries, keys, own)
 
-    terms = {"loss_image": (lambda: loss(images, texts), names[:2], [images, texts]),
-             "loss_text": (lambda: loss(texts, images), names[:2], [images, texts]),
-             "loss_symmetric": (lambda: loss(images, texts) + loss(texts, images), names[:2], [images, texts]),
-             "loss_caption_pairs": (lambda: loss(b, a), names[2:], [a, b])}
+    terms = {
+        "loss_image": (lambda: loss(images, texts), names[:2], [images, texts]),
+        "loss_text": (lambda: loss(texts, images), names[:2], [images, texts]),
+        "loss_symmetric": (lambda: loss(images, texts) + loss(texts, images), names[:2], [images, texts]),
+        "loss_caption_pairs": (lambda: loss(b, a), names[2:], [a, b]),
+    }
     for name, (term, inputs, tensors) in terms.items():
         value, (of_tensors,) = gradients(term, tensors)
         parity.compare(f"out/{name}", value, LOSS)
@@ -97,8 +101,10 @@ def test_losses(parity):
     # What the file says of its own inputs, so that a damaged file is not taken for a wrong loss.
     similarities = images @ tf.transpose(texts)
     parity.compare("out/similarities", similarities, LOSS)
-    violations = [1 + s - tf.linalg.diag_part(s)[:, None] > 0
-                  for s in (similarities, tf.transpose(similarities), b @ tf.transpose(a))]
+    violations = [
+        1 + s - tf.linalg.diag_part(s)[:, None] > 0
+        for s in (similarities, tf.transpose(similarities), b @ tf.transpose(a))
+    ]
     parity.compare_equal("out/active_pairs", [np.sum(v) - len(own) for v in violations])
     assert parity.config["margin"] == pytest.approx(1.0)
     parity.finish()

@@ -94,8 +94,12 @@ def compare_discriminator(parity, discriminator, layers, parameters, mode, train
     parity.compare(f"out{mode}/prob", tf.sigmoid(logits), FORWARD)
     parity.compare_image_gradient(f"grad{mode}/x", of_image, GRADIENT)
     parity.compare(f"grad{mode}/text_embedding", of_text, GRADIENT)
-    parity.compare_gradients(f"grad{mode}", published.to_published(layers, variables, of_weights), GRADIENT,
-                             dead_biases(parity.config, training))
+    parity.compare_gradients(
+        f"grad{mode}",
+        published.to_published(layers, variables, of_weights),
+        GRADIENT,
+        dead_biases(parity.config, training),
+    )
 
 
 @every_file("gan_int_cls_losses")
@@ -114,7 +118,7 @@ def compare_losses_of_logits(parity, variant, weights):
 
     def objective():
         of_d = losses.matching_aware_discriminator_loss(real, fake, wrong, weights["cls_weight"])
-        of_g = losses.interpolation_generator_loss(g[:len(real)], g[len(real):], weights["interp_weight"])
+        of_g = losses.interpolation_generator_loss(g[: len(real)], g[len(real) :], weights["interp_weight"])
         return of_d + of_g, of_d, of_g
 
     (_, of_d, of_g), (of_logits,) = gradients(objective, logits)
@@ -131,9 +135,16 @@ class Networks:
     def __init__(self, parity, cls_weight, interp_weight, interp_type):
         config = self.config = parity.config
         hyperparameters = gan_int_cls.Hyperparameters(
-            program=config["program"], cls_weight=cls_weight, interpolation_weight=interp_weight,
-            interpolation_type=interp_type, captions_averaged=config["num_captions"], generator_width=config["ngf"],
-            discriminator_width=config["ndf"], noise_dim=config["z_dim"], text_projection=config["text_projection"])
+            program=config["program"],
+            cls_weight=cls_weight,
+            interpolation_weight=interp_weight,
+            interpolation_type=interp_type,
+            captions_averaged=config["num_captions"],
+            generator_width=config["ngf"],
+            discriminator_width=config["ndf"],
+            noise_dim=config["z_dim"],
+            text_projection=config["text_projection"],
+        )
         self.recipe = gan_int_cls.Recipe(hyperparameters, Context(text_dim=config["text_dim"]))
         self.generator, self.discriminator = self.recipe.generator, self.recipe.discriminator
         self.generator_layers = published.gan_int_cls_generator_layers(self.generator)
@@ -142,8 +153,11 @@ class Networks:
         published.assign(self.discriminator_layers, parity.below("param/D/"), "param/D")
 
         self.real, self.wrong = parity.image("in/real_u8"), parity.image("in/wrong_u8")
-        self.batch = {"images": (self.real,), "wrong_images": (self.wrong,),
-                      "embedding": parity.tensor("in/caption_embeddings")}
+        self.batch = {
+            "images": (self.real,),
+            "wrong_images": (self.wrong,),
+            "embedding": parity.tensor("in/caption_embeddings"),
+        }
         self.text = self.recipe.condition(self.batch)
         z = parity.tensor("in/z_g")
         rows = len(self.real)
@@ -174,7 +188,8 @@ def compare_recipe(parity, variant, weights):
         return recipe.generator_losses(networks.batch, text, generated)["loss"], generated
 
     (value, generated), (of_noise, of_weights) = gradients(
-        objective, [noise["z"], noise["z_interpolated"]], networks.generator.trainable_variables)
+        objective, [noise["z"], noise["z_interpolated"]], networks.generator.trainable_variables
+    )
     parity.compare(f"{out}/L_G", value, FORWARD)
     parity.compare(f"{out}/logit_g", networks.logits(generated["images"], generated["text"]), FORWARD)
     parity.compare(f"{grad}/L_G/z_g", tf.concat(of_noise, axis=0), GRADIENT)
@@ -197,7 +212,9 @@ def compare_discriminator_step(parity, networks, out, grad, with_statistics):
     images = {"real": networks.real, "wrong": networks.wrong}
     value, (of_images, of_weights) = gradients(
         lambda: recipe.discriminator_losses("discriminator", batch, text, generated)["loss"],
-        list(images.values()), networks.discriminator.trainable_variables)
+        list(images.values()),
+        networks.discriminator.trainable_variables,
+    )
     parity.compare(f"{out}/L_D", value, FORWARD)
     if with_statistics:
         moved = published.extract(networks.discriminator_layers)
@@ -208,13 +225,17 @@ def compare_discriminator_step(parity, networks, out, grad, with_statistics):
             parity.compare_image_gradient(f"{grad}/L_D/{name}", gradient, GRADIENT)
             parity.compare(f"{out}/logit_{name}", networks.logits(images[name], text), FORWARD)
     parity.compare(f"{out}/logit_fake", networks.logits(fake, text), FORWARD)
-    parity.compare_gradients(f"{grad}/L_D/D", networks.discriminator_gradients(of_weights), GRADIENT,
-                             dead_biases(networks.config, training=True))
+    parity.compare_gradients(
+        f"{grad}/L_D/D",
+        networks.discriminator_gradients(of_weights),
+        GRADIENT,
+        dead_biases(networks.config, training=True),
+    )
 
 
 def compare_without_interpolation(parity):
     """Neither interpolants nor their noise: the plain mean over the first rows."""
-    rows = parity.tensor("in/logit_g")[:len(parity["in/logit_real"])]
+    rows = parity.tensor("in/logit_g")[: len(parity["in/logit_real"])]
     value, ((gradient,),) = gradients(lambda: losses.real_loss(rows), [rows])
     parity.compare("out/from_logits/no_interpolation/L_G", value, FROM_LOGITS)
     parity.compare("grad/from_logits/no_interpolation/logit_g", gradient, FROM_LOGITS)
@@ -230,5 +251,4 @@ def compare_without_interpolation(parity):
     parity.compare("out/networks/no_interpolation/L_G", value, FORWARD)
     parity.compare("out/networks/no_interpolation/logit_g", logits, FORWARD)
     parity.compare("grad/networks/no_interpolation/L_G/z_g", of_z, GRADIENT)
-    parity.compare_gradients(
-        "grad/networks/no_interpolation/L_G/G", networks.generator_gradients(of_weights), GRADIENT)
+    parity.compare_gradients("grad/networks/no_interpolation/L_G/G", networks.generator_gradients(of_weights), GRADIENT)

@@ -18,32 +18,41 @@ from t2i_tf.errors import UserError
 
 SOURCES = {
     "blossoms": "t2i_tf.data.sources.blossoms",
+    "coco": "t2i_tf.data.sources.coco",
     "cub": "t2i_tf.data.sources.cub",
     "folder": "t2i_tf.data.sources.folder",
+    "imagenet": "t2i_tf.data.sources.imagenet",
+    "lsun": "t2i_tf.data.sources.lsun",
     "oxford102": "t2i_tf.data.sources.oxford102",
 }
 
+WITHOUT_CAPTIONS = frozenset({"imagenet", "lsun"})
+"""Sources that have none: --captions=none goes without saying."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One picture and what is said of it.
 
-    `image` is a path, or a picklable callable that draws it. `box` is x, y, width, height in pixels of that picture.
-    Captions are raw text; `prepare` cleans them.
+    `image` is a path, or a picklable callable that gives the content of a picture file or draws the picture. `box` is
+    x, y, width, height in pixels of that picture. Captions are raw text; `prepare` cleans them.
     """
 
     split: str
     name: str
     captions: tuple[str, ...]
     class_name: str | None
-    image: str | Callable[[], Image.Image]
+    image: str | Callable[[], bytes | Image.Image]
     box: tuple[float, float, float, float] | None = None
     attributes: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader found. `notes` count and name what was left out or is odd; `info` says what it is and whence."""
+    """What a reader found. `notes` count and name what was left out or is odd; `info` says what it is and whence.
+
+    Where there may be millions, `examples` is a sequence that makes each when it is asked for.
+    """
 
     name: str
     examples: Sequence[Example]
@@ -134,13 +143,13 @@ def read_captions(path: Path, problems: Problems) -> tuple[str, ...]:
     return tuple(lines[:-1] if not lines[-1] else lines)
 
 
-def evenly(examples: Sequence[Example], count: int | None) -> list[Example]:
+def evenly(examples: Sequence[Example], count: int | None) -> Sequence[Example]:
     """`count` of the examples in their order, spread evenly over each split in proportion to its size.
 
     All when `count` is None or larger. Raises UserError when there would be none for a split.
     """
     if count is None or count >= len(examples):
-        return list(examples)
+        return examples
     groups: dict[str, list[int]] = {}
     for position, example in enumerate(examples):
         groups.setdefault(example.split, []).append(position)

@@ -1,0 +1,205 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2i_tf.networks import blocks
+
+RNG = np.random.default_rng(7)
+SHAPES = [(4, 5, 3, 6), (1, 4, 4, 2), (1, 2, 1, 3), (8, 5), (2, 3)]
+
+
+def normalised_by_hand(x, gamma, beta, epsilon=1e-5):
+    """Training output, input gradient for an output gradient g, and the moments, in float64."""
+    axes = tuple(range(x.ndim - 1))
+    n = x.size // x.shape[-1]
+    mean, variance = x.mean(axes), x.var(axes)
+    scale = 1.0 / np.sqrt(variance + epsilon)
+    centred = (x - mean) * scale
+
+    def gradient(g):
+        return gamma * scale * (g - g.mean(axes) - centred * (g * centred).mean(axes))
+
+    return centred * gamma + beta, gradient, mean, variance * n / (n - 1), centred
+
+
+@pytest.fixture
+def make():
+    def layer(width, **settings):
+        norm = blocks.BatchNormalization(**settings)
+        norm.build((None, width))
+        norm.gamma.assign(RNG.normal(1, 0.5, width))
+        norm.beta.assign(RNG.normal(0, 0.5, width))
+        norm.moving_mean.assign(RNG.normal(0, 1, width))
+        norm.moving_variance.assign(RNG.uniform(0.5, 2, width))
+        return norm
+
+    return layer
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_normalisation_trains_as_worked_by_hand(make, shape):
+    norm = make(shape[-1])
+    x, g = RNG.normal(2, 3, shape), RNG.normal(size=shape)
+    gamma, beta = norm.gamma.numpy().astype(np.float64), norm.beta.numpy().astype(np.float64)
+    before = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+    output, gradient, mean, variance, centred = normalised_by_hand(x, gamma, beta)
+
+    inputs = tf.constant(x, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = norm(inputs, training=True)
+        loss = tf.reduce_sum(y * tf.constant(g, tf.float32))
+    of_x, of_gamma, of_beta = tape.gradient(loss, [inputs, norm.gamma.value, norm.beta.value])
+
+    np.testing.assert_allclose(y, output, atol=2e-4)
+    np.testing.assert_allclose(of_x, gradient(g), atol=1e-6 + 2e-3 * np.abs(gradient(g)).max())
+    axes = tuple(range(x.ndim - 1))
+    np.testing.assert_allclose(of_gamma, (g * centred).sum(axes), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(of_beta, g.sum(axes), rtol=1e-4, atol=1e-4)
+    # Torch's 0.1 on the new value; the variance is the unbiased one
+    np.testing.assert_allclose(norm.moving_mean, 0.9 * before[0] + 0.1 * mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance, 0.9 * before[1] + 0.1 * variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3)])
+def test_a_single_value_has_no_variance_and_stays_finite(make, shape):
+    norm = make(3)
+    before = norm.moving_variance.numpy()
+    y = norm(tf.fill(shape, 5.0), training=True)
+    np.testing.assert_allclose(tf.reshape(y, [3]), norm.beta.numpy(), atol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance, 0.9 * before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_normalisation_in_use_takes_the_running_statistics(make, shape):
+    norm = make(shape[-1])
+    x = RNG.normal(size=shape)
+    expected = (x - norm.moving_mean.numpy()) / np.sqrt(norm.moving_variance.numpy() + 1e-5)
+    before = norm.moving_mean.numpy()
+    y = norm(tf.constant(x, tf.float32), training=False)
+    np.testing.assert_allclose(y, expected * norm.gamma.numpy() + norm.beta.numpy(), atol=1e-4)
+    np.testing.assert_array_equal(norm.moving_mean, before)
+
+
+def test_the_biased_variance_can_be_asked_for(make):
+    norm = make(2, unbiased=False, momentum=0.0)
+    x = RNG.normal(size=(5, 2))
+    norm(tf.constant(x, tf.float32), training=True)
+    np.testing.assert_allclose(norm.moving_variance, x.var(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_normalisation_against_torch(make, shape):
+    torch = pytest.importorskip("torch")
+    width = shape[-1]
+    norm = make(width)
+    theirs = (torch.nn.BatchNorm1d if len(shape) == 2 else torch.nn.BatchNorm2d)(width)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(norm.gamma.numpy()))
+        theirs.bias.copy_(torch.tensor(norm.beta.numpy()))
+        theirs.running_mean.copy_(torch.tensor(norm.moving_mean.numpy()))
+        theirs.running_var.copy_(torch.tensor(norm.moving_variance.numpy()))
+    first = (0, 1) if len(shape) == 2 else (0, 3, 1, 2)
+    last = (0, 1) if len(shape) == 2 else (0, 2, 3, 1)
+    for _ in range(3):
+        x = RNG.normal(1, 2, shape).astype(np.float32)
+        g = RNG.normal(size=shape).astype(np.float32)
+        inputs = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = norm(inputs, training=True)
+            loss = tf.reduce_sum(tf.square(y) * g)
+        their_input = torch.tensor(x.transpose(first), requires_grad=True)
+        their_y = theirs(their_input)
+        (their_y.square() * torch.tensor(g.transpose(first))).sum().backward()
+        np.testing.assert_allclose(y, their_y.detach().numpy().transpose(last), atol=1e-4)
+        expected = their_input.grad.numpy().transpose(last)
+        np.testing.assert_allclose(tape.gradient(loss, inputs), expected, atol=2e-3 * max(1.0, np.abs(expected).max()))
+        np.testing.assert_allclose(norm.moving_mean, theirs.running_mean.numpy(), atol=1e-5)
+        np.testing.assert_allclose(norm.moving_variance, theirs.running_var.numpy(), rtol=1e-4)
+
+
+def test_normalisation_is_saved_by_its_configuration():
+    norm = blocks.BatchNormalization(epsilon=1e-3, momentum=0.5, unbiased=False)
+    again = blocks.BatchNormalization.from_config(norm.get_config())
+    assert (again.epsilon, again.momentum, again.unbiased) == (1e-3, 0.5, False)
+
+
+@pytest.mark.parametrize("kernel, stride, size", [(1, 1, 5), (3, 1, 5), (4, 2, 8)])
+def test_convolutions_pad_as_torch_does(kernel, stride, size):
+    torch = pytest.importorskip("torch")
+    layer = blocks.convolution(3, kernel, stride)
+    x = RNG.normal(size=(2, size, size, 4)).astype(np.float32)
+    y = layer(x)
+    assert len(layer.weights) == 1, "no bias"
+    weight = torch.tensor(layer.kernel.numpy().transpose(3, 2, 0, 1))
+    theirs = torch.nn.functional.conv2d(torch.tensor(x.transpose(0, 3, 1, 2)), weight, None, stride, (kernel - 1) // 2)
+    np.testing.assert_allclose(y, theirs.numpy().transpose(0, 2, 3, 1), atol=1e-5)
+
+
+def test_upsampling_convolution_doubles_as_torch_does():
+    torch = pytest.importorskip("torch")
+    layer = blocks.upsampling_convolution(3)
+    x = RNG.normal(size=(2, 4, 4, 5)).astype(np.float32)
+    y = layer(x)
+    assert y.shape == (2, 8, 8, 3) and len(layer.weights) == 1
+    weight = torch.tensor(layer.kernel.numpy().transpose(3, 2, 0, 1))
+    theirs = torch.nn.functional.conv_transpose2d(torch.tensor(x.transpose(0, 3, 1, 2)), weight, None, 2, 1)
+    np.testing.assert_allclose(y, theirs.numpy().transpose(0, 2, 3, 1), atol=1e-5)
+
+
+def test_initial_values_are_torchs():
+    keras.utils.set_random_seed(0)
+    convolution = blocks.convolution(64, 4)
+    convolution.build((None, 8, 8, 64))
+    assert convolution.kernel.numpy().std() == pytest.approx(0.02, rel=0.05)
+    dense = blocks.TorchDense(400)
+    dense.build((None, 256))
+    for weight in (dense.kernel.numpy(), dense.bias.numpy()):
+        assert np.abs(weight).max() == pytest.approx(1 / 16, rel=0.05)
+        assert np.abs(weight).max() <= 1 / 16
+        assert weight.std() == pytest.approx(1 / 16 / np.sqrt(3), rel=0.1)
+    norm = blocks.BatchNormalization()
+    norm.build((None, 4096))
+    assert norm.gamma.numpy().mean() == pytest.approx(1.0, abs=2e-3)
+    assert norm.gamma.numpy().std() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("activate_sum", [True, False])
+def test_the_bottleneck_adds_its_input_and_activates_the_sum_once(activate_sum):
+    block = blocks.BottleneckResidual(6, 2, tf.nn.relu, activate_sum=activate_sum)
+    x = tf.constant(RNG.normal(size=(3, 4, 4, 6)), tf.float32)
+    block(x)
+    shapes = [tuple(layer.kernel.shape) for layer in (block.conv1, block.conv2, block.conv3)]
+    assert shapes == [(1, 1, 6, 2), (3, 3, 2, 2), (3, 3, 2, 6)]
+    block.norm3.gamma.assign(tf.zeros(6))  # the branch then gives its shift alone
+    block.norm3.beta.assign(tf.fill([6], 0.25))
+    for training in (True, False):
+        expected = x.numpy() + 0.25
+        np.testing.assert_allclose(
+            block(x, training=training), np.maximum(expected, 0) if activate_sum else expected, atol=1e-6
+        )
+
+
+def test_the_bottleneck_against_torch():
+    torch = pytest.importorskip("torch")
+    block = blocks.BottleneckResidual(6, 2, blocks.leaky_relu)
+    x = RNG.normal(size=(3, 5, 5, 6)).astype(np.float32)
+    block(x)
+    parts = []
+    for conv, norm, padding in (
+        (block.conv1, block.norm1, 0),
+        (block.conv2, block.norm2, 1),
+        (block.conv3, block.norm3, 1),
+    ):
+        kernel = conv.kernel.numpy() * 20  # of a size that the sum feels
+        conv.kernel.assign(kernel)
+        theirs = torch.nn.Conv2d(kernel.shape[2], kernel.shape[3], kernel.shape[0], padding=padding, bias=False)
+        theirs.weight.data = torch.tensor(kernel.transpose(3, 2, 0, 1))
+        their_norm = torch.nn.BatchNorm2d(kernel.shape[3])
+        their_norm.weight.data = torch.tensor(norm.gamma.numpy())
+        parts += [theirs, their_norm, torch.nn.LeakyReLU(0.2)]
+    their_x = torch.tensor(x.transpose(0, 3, 1, 2))
+    expected = torch.nn.functional.leaky_relu(their_x + torch.nn.Sequential(*parts[:-1])(their_x), 0.2)
+    np.testing.assert_allclose(block(x, training=True), expected.detach().numpy().transpose(0, 2, 3, 1), atol=1e-4)

@@ -1,0 +1,96 @@
+"""A generator without text, from training to pictures: noise seeds are all it takes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2i_tf import inference, sampling
+from t2i_tf.config import SampleConfig, TrainConfig
+from t2i_tf.errors import UserError
+from t2i_tf.evaluation import evaluate
+from t2i_tf.training import loop
+
+TINY = {"num_scales": 2, "base_size": 16, "generator_width": 4, "discriminator_width": 2, "noise_dim": 5}
+
+
+@pytest.fixture(scope="module")
+def run_dir(blossoms, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "without_text"
+    training = TrainConfig(paper="stackgan_v2", data_dir=str(blossoms), run_dir=str(folder), steps=2, sample_every=1)
+    loop.run(training, {**TINY, "conditional": False, "color_weight": 50.0, "batch_size": 4})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(run_dir):
+    return inference.load(run_dir)
+
+
+def test_pictures_of_every_scale_follow_from_their_seeds(run):
+    small, large = run.generate(None, [3, 4, 3])
+    assert small.shape == (3, 16, 16, 3) and large.shape == (3, 32, 32, 3) and large.dtype == np.uint8
+    np.testing.assert_array_equal(large[0], large[2])
+    assert np.abs(large[0].astype(int) - large[1]).mean() > 0
+    np.testing.assert_array_equal(run.generate(None, [4])[-1][0], large[1])
+    assert not run.takes_text
+
+
+def test_noise_interpolation_ends_at_the_pictures_of_its_seeds(run):
+    (path,) = run.interpolate_noise(None, 3, [5, 6])
+    ends = run.generate(None, [5, 6])[-1]
+    for end, own in ((path[0], ends[0]), (path[-1], ends[1])):
+        np.testing.assert_allclose(end.astype(int), own, atol=1)
+
+
+def test_captions_are_refused(run, gan):
+    with pytest.raises(UserError, match="was trained without text and takes no captions: leave them out"):
+        run.generate(["a red flower"], [0])
+    with pytest.raises(UserError, match="was trained without text"):
+        run.interpolate_text("a red flower", "a blue one", 3, [0])
+    with pytest.raises(UserError, match="draws pictures of captions: give some"):
+        gan.generate(None, [0])
+
+
+def draw(run_dir, out, **given):
+    return list(sampling.sample(dataclasses.replace(SampleConfig(run_dir=str(run_dir), out=str(out)), **given)))
+
+
+def test_a_grid_of_seeds_and_a_file_for_each(run, run_dir, tmp_path):
+    lines = draw(run_dir, tmp_path, seeds="0-9")
+    assert lines[0] == f"grid of 10 seeds: {tmp_path / 'grid.png'}"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.png", *(f"seed{i}.png" for i in range(10))]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "seed9.png")), run.generate(None, [9])[-1][0])
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert 8 * 128 < grid.shape[1] < 13 * 128 and 2 * 128 < grid.shape[0] < 3 * 128
+    assert "--caption" not in lines[-1]
+
+
+def test_one_seed(run_dir, tmp_path):
+    draw(run_dir, tmp_path, seeds="7", single_files=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_interpolation_of_noise_is_one_picture(run_dir, tmp_path):
+    lines = draw(run_dir, tmp_path, seeds="0-1", mode="interpolate_noise", interpolation_steps=2)
+    assert lines[0] == f"noise: {tmp_path / 'interpolate_noise.png'}"
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"caption": ("a red flower",)}, "leave --caption and --captions_file out"),
+        ({"captions_file": "captions.txt"}, "leave --caption and --captions_file out"),
+        ({"mode": "interpolate_text"}, "trained without text: give --mode=interpolate_noise"),
+    ],
+)
+def test_what_needs_text_is_refused(run_dir, tmp_path, given, message):
+    with pytest.raises(UserError, match=message):
+        draw(run_dir, tmp_path, **given)
+
+
+def test_no_score_of_captions_fits(run, blossoms):
+    from t2i_tf.data import records
+
+    assert evaluate.fitting(run, records.Dataset.open(blossoms).split("test")) == []

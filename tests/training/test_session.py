@@ -1,0 +1,67 @@
+"""What a run refuses before it makes a folder, and what a fine-tuned one starts from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from t2i_tf import inference
+from t2i_tf.config import PrepareConfig, TrainConfig
+from t2i_tf.data.prepare import prepare
+from t2i_tf.errors import UserError
+from t2i_tf.training import loop
+
+
+@pytest.fixture(scope="module")
+def without_captions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "silent"
+    options = PrepareConfig(
+        source="blossoms", data_dir=str(folder), image_size=32, num_images=4, captions="none", workers=1
+    )
+    return prepare(options, progress=lambda done, total: None)
+
+
+@pytest.fixture
+def refused(tmp_path, gan_run):
+    """-> the message of a run of the tiny generator with these changes; no folder may be left."""
+
+    def call(given=None, **changes):
+        training = replace(gan_run.training, run_dir=str(tmp_path / "run"), **changes)
+        with pytest.raises(UserError) as error:
+            loop.run(training, {**gan_run.given, **(given or {})})
+        assert not (tmp_path / "run").exists() and "\n" not in str(error.value)
+        return str(error.value)
+
+    return call
+
+
+def test_settings_and_runs_that_do_not_fit_leave_no_folder(refused, gan_run, tmp_path):
+    assert "is a run of gan_int_cls, which encodes no captions" in refused(text_encoder_run=str(gan_run.path))
+    assert "needs sentence embeddings" in refused(text_encoder_run=None)
+    assert "is not a run folder" in refused(text_encoder_run=str(tmp_path))
+    assert "no such data set folder" in refused(data_dir=str(tmp_path / "nothing"))
+    assert "--captions_averaged=7: at most 6" in refused({"captions_averaged": 7})
+
+
+def test_data_that_do_not_fit_leave_no_folder(refused, without_captions):
+    message = refused({"captions_averaged": 1}, data_dir=str(without_captions))
+    assert "an image has 0 captions, but 1 are drawn" in message
+
+
+def test_fine_tuning_starts_weights_and_average_at_the_other_run(text_encoder_run, tmp_path):
+    training = TrainConfig(
+        paper="char_cnn_rnn",
+        data_dir=text_encoder_run.training.data_dir,
+        init_from=str(text_encoder_run.path),
+        run_dir=str(tmp_path / "tuned"),
+        seed=5,
+        steps=1,
+    )
+    outcome = loop.run(training, {**text_encoder_run.given, "learning_rate": 0.0, "ema_decay": 0.5})
+    assert outcome.step == 1
+    before, after = inference.load(text_encoder_run.path), inference.load(outcome.run_dir, "raw")
+    starts = [v for network in before.recipe.networks.values() for v in network.trainable_variables]
+    for variables in zip(starts, after.average.sources, after.average.shadows, strict=True):
+        start, tuned, shadow = map(np.array, variables)
+        np.testing.assert_array_equal(tuned, start)  # the learning rate is 0
+        np.testing.assert_allclose(shadow, start, rtol=1e-6)
