@@ -220,6 +220,8 @@ class RunConfig:
     hyperparameters: dict
     context: dict
     """What the recipe was told of its data: `t2i_tf.papers.Context`."""
+    data_checksum: str = ""
+    """Of the training split's index: a data set prepared anew at the same place makes another run."""
     version: int = 1
 
     def to_json(self) -> str:
@@ -250,7 +252,8 @@ class RunConfig:
         surplus = sorted(set(content["training"]) - known)
         if surplus:
             raise UserError(f"{path} has unknown settings {', '.join(surplus)}: use the version that wrote it")
-        return cls(TrainConfig(**content["training"]), content["hyperparameters"], content["context"])
+        checksum = content.get("data_checksum", "")
+        return cls(TrainConfig(**content["training"]), content["hyperparameters"], content["context"], checksum)
 
     def identity(self) -> dict:
         """What makes it this run and no other: all settings but those that say how long and how often to log."""
@@ -259,6 +262,7 @@ class RunConfig:
         for name in ("data_dir", "init_from", "text_encoder_run"):
             training[name] = os.path.realpath(training[name]) if training[name] else None
         return {
+            "data": {"data_checksum": self.data_checksum},
             "training": training,
             "hyperparameters": {k: v for k, v in self.hyperparameters.items() if k != "epochs"},
         }

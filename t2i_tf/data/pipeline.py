@@ -60,7 +60,7 @@ class _Decoder:
         example = records.parse(serialized)
         image = tf.io.decode_jpeg(example["image"], channels=3, dct_method="INTEGER_ACCURATE")
         if self.use_box:
-            image = box_crop(image, example["box"])
+            image = tf.cond(example["has_box"], lambda: box_crop(image, example["box"]), lambda: image)
         shorter = tf.minimum(tf.shape(image)[0], tf.shape(image)[1])
         image = tf.cond(
             tf.equal(shorter, self.margin_size), lambda: image, lambda: _resize_shorter_side(image, self.margin_size)

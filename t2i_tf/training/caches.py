@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_tf.data import pipeline, records
+from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
 
 
@@ -41,15 +42,22 @@ def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what:
     if not path.is_file():
         megabytes = 4 * np.prod(shape, dtype=np.int64) / 2**20
         logging.info("computing %s once: %s values, %.0f MB in %s", what, "x".join(map(str, shape)), megabytes, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.partial-{os.getpid()}")
-        array = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
-        row = 0
-        for part in parts:
-            array[row : row + len(part)] = part
-            row += len(part)
-        array.flush()
-        beside.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Written, not mapped: a full disk is then an error that can be told, not a signal that ends the process.
+            with open(beside, "wb") as file:
+                header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for part in parts:
+                    file.write(np.ascontiguousarray(part, np.float32).tobytes())
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}); it takes {megabytes:.0f} MB: make room, or make "
+                "the data set folder writable"
+            ) from None
     return np.load(path, mmap_mode="r")
 
 

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -152,13 +153,16 @@ class Periodic(StepCallback):
 
 
 class StatusLine(StepCallback):
-    """Step, epoch, images/s, losses, time left and memory: a live line on a terminal, else a line every ten seconds."""
+    """Step, epoch, images/s, losses, time left and memory: a live line on a terminal, else a line every ten seconds.
 
-    def __init__(self, start: int, stop: int, steps_per_epoch: int, batch_size: int, stream=None):
+    A line every ten seconds also goes to the file `log`, behind those of the process before.
+    """
+
+    def __init__(self, start: int, stop: int, steps_per_epoch: int, batch_size: int, log: Path, stream=None):
         super().__init__(start)
         self.stop, self.steps_per_epoch = stop, steps_per_epoch
         self.batch_size, self.stream = batch_size, stream or sys.stderr
-        self.live = self.stream.isatty()
+        self.live, self.log, self.logged = self.stream.isatty(), log, 0.0
         self.period = 0.5 if self.live else 10.0
         self.began = self.shown = None
         self.began_step = start
@@ -187,6 +191,10 @@ class StatusLine(StepCallback):
     def _show(self, line):
         self.stream.write(f"\r\033[K{line}" if self.live else f"{line}\n")
         self.stream.flush()
+        if self.shown - self.logged >= 10.0 or self.step == self.stop:
+            self.logged = self.shown
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def on_train_end(self, logs=None):
         if self.live:

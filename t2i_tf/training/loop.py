@@ -79,7 +79,8 @@ class Session:
         self.text_encoder = self._loaded_text_encoder()
         self.published = self._published_embeddings()
         context = papers.Context(text_dim=self._text_dim(), num_classes=len(np.unique(self.split.class_ids)))
-        self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context))
+        checksum = self.dataset.manifest["splits"]["train"]["index"]["sha256"]
+        self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
         keras.utils.set_random_seed(training.seed)
         with self.strategy.scope():
             self.recipe = papers.get(training.paper).Recipe(hyperparameters, context)
@@ -185,7 +186,9 @@ def _train(session: Session, run_dir: Path) -> Outcome:
         callbacks.Checkpoints(start, training.checkpoint_every, keeper),
         callbacks.Scalars(start, training.log_every, writer, session.hyperparameters.batch_size),
         callbacks.Periodic(start, training.sample_every, _Observer(session, run_dir, writer)),
-        callbacks.StatusLine(start, session.steps, session.steps_per_epoch, session.hyperparameters.batch_size),
+        callbacks.StatusLine(
+            start, session.steps, session.steps_per_epoch, session.hyperparameters.batch_size, run_dir / "log"
+        ),
     ]
     stream = session.batches(start)
     interrupted = False

@@ -18,7 +18,7 @@ LOCK = "lock"
 def _differences(old: dict, new: dict) -> list[str]:
     """Settings that differ, as "--name=old, now new"."""
     found = []
-    for group in ("training", "hyperparameters"):
+    for group in ("training", "hyperparameters", "data"):
         for name in sorted(set(old[group]) | set(new[group])):
             before, now = old[group].get(name), new[group].get(name)
             if _plain(before) != _plain(now):

@@ -237,7 +237,7 @@ def test_stage_1_is_fixed_in_weights_and_moves_in_statistics(form):
 
 
 def test_the_condition_of_the_pytorch_form_learns_nothing_from_the_discriminators():
-    """mu stands beside the picture without gradient, as published; the text moves it through condition and divergence."""
+    """mu stands beside the picture without gradient; the text moves it through the condition and its divergence."""
     made = recipe(form="pytorch")
     batch = batch_of(made)
     image = tf.constant(RANDOM.uniform(-1, 1, (BATCH, 64, 64, 3)), tf.float32)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -90,3 +93,23 @@ def test_picture_features_are_those_of_each_view(blossoms, split):
 
 def test_a_data_set_without_published_vectors_has_none(split):
     assert caches.published_embeddings(split) is None
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    """In a process of its own, since the limit holds for all that it writes."""
+    code = f"""
+import resource, signal
+import numpy as np
+from pathlib import Path
+from t2i_tf.errors import UserError
+from t2i_tf.training import caches
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    caches._kept(Path({str(tmp_path)!r}) / "cache/train.npy", (64, 64), iter([np.zeros((64, 64), np.float32)]), "zeros")
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "cannot be written" in done.stdout and "make room" in done.stdout, done.stderr[-1000:]
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -123,12 +123,13 @@ def test_scalars_go_to_tensorboard_with_rates(tmp_path):
     assert {"gradient_norm", "learning_rate/network", "images_per_second"} <= {tag for tag, _ in found}
 
 
-def test_the_status_line_says_where_the_run_stands():
+def test_the_status_line_says_where_the_run_stands(tmp_path):
     stream = io.StringIO()
-    fit([1.0, 2.0, 3.5], callbacks.StatusLine(10, 13, 5, 8, stream))
+    fit([1.0, 2.0, 3.5], callbacks.StatusLine(10, 13, 5, 8, tmp_path / "log", stream))
     (line,) = stream.getvalue().splitlines()
     assert line.startswith("step 13/13 (epoch 2.6)  ")
     assert "images/s  loss 3.500  0s left" in line and line.endswith(" MB")
+    assert (tmp_path / "log").read_text().strip().endswith(line)
 
 
 @pytest.mark.parametrize(
