@@ -25,7 +25,6 @@ setup(
         "absl-py>=2.1,<3",
         "pillow>=10.1,<14",
         "tensorboard>=2.20,<2.22",
-        "rich>=13,<16",
     ],
     extras_require={
         "published": ["torch>=2.6,<3"],
