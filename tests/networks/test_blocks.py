@@ -203,3 +203,50 @@ def test_the_bottleneck_against_torch():
     their_x = torch.tensor(x.transpose(0, 3, 1, 2))
     expected = torch.nn.functional.leaky_relu(their_x + torch.nn.Sequential(*parts[:-1])(their_x), 0.2)
     np.testing.assert_allclose(block(x, training=True), expected.detach().numpy().transpose(0, 2, 3, 1), atol=1e-4)
+
+
+def test_gathered_rows_are_normalised_as_they_stand(make, monkeypatch):
+    """Each of two replicas holds all rows: the result is that of one."""
+    x = tf.constant(RNG.normal(1, 2, (5, 3)), tf.float32)
+    alone, among_two = make(3), make(3)
+    for mine, theirs in zip(among_two.variables, alone.variables, strict=True):
+        mine.assign(theirs.value)
+    expected = alone(x, training=True)
+    monkeypatch.setattr(blocks.replicas, "count", lambda: 2)
+    np.testing.assert_allclose(among_two(x, training=True, gathered=True), expected, atol=1e-6)
+    np.testing.assert_allclose(among_two.moving_variance, alone.moving_variance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_bias_before_a_normalisation_has_no_gradient_in_training(training, normalised):
+    dense = blocks.Dense(3, normalised=normalised, bias_initializer="ones")
+    x = tf.constant(RNG.normal(size=(4, 2)), tf.float32)
+    dense(x)
+    with tf.GradientTape() as tape:
+        y = dense(x, training=training)
+        loss = tf.reduce_sum(y**2)
+    np.testing.assert_allclose(y, x.numpy() @ dense.kernel.numpy() + 1, rtol=1e-5)
+    gradient = tape.gradient(loss, dense.bias.value).numpy()
+    assert (gradient == 0).all() == (training and normalised)
+
+
+def test_a_dense_layer_may_have_no_bias():
+    dense = blocks.Dense(3, normalised=True, use_bias=False)
+    x = tf.constant(RNG.normal(size=(4, 2)), tf.float32)
+    np.testing.assert_allclose(dense(x, training=True), x.numpy() @ dense.kernel.numpy(), rtol=1e-5)
+    assert len(dense.variables) == 1
+
+
+def test_a_bottleneck_hands_on_initial_values_and_the_kind_of_variance():
+    block = blocks.BottleneckResidual(6, 2, tf.nn.relu, initializer=keras.initializers.Ones, unbiased=False)
+    block(tf.zeros([1, 4, 4, 6]))
+    for conv, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2), (block.conv3, block.norm3)):
+        assert (conv.kernel.numpy() == 1).all() and not norm.unbiased
+
+
+def test_a_head_without_bias_scores_each_picture():
+    head = blocks.LogitHead(keras.initializers.Ones, use_bias=False)
+    features = tf.constant(RNG.normal(size=(2, 4, 4, 3)), tf.float32)
+    np.testing.assert_allclose(head(features), features.numpy().sum(axis=(1, 2, 3)), rtol=1e-4, atol=1e-4)
+    assert len(head.variables) == 1
