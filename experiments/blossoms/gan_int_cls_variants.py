@@ -57,7 +57,7 @@ def main(data_dir: str, text_encoder_run: str, out: str) -> None:
         rows = [caption for caption in captions for _ in SEEDS]
         images = run.generate(rows, list(SEEDS) * len(captions))[-1]
         columns.append(images.reshape(len(captions), len(SEEDS), *images.shape[1:]))
-    labels = [f"{name}, seed {seed}" if seed == SEEDS[0] else f"seed {seed}" for name in VARIANTS for seed in SEEDS]
+    labels = [name if seed == SEEDS[0] else f"seed {seed}" for name in VARIANTS for seed in SEEDS]
     grid = pictures.labelled_grid(np.concatenate(columns, axis=1), captions, labels, scale=2)
     print(pictures.save(grid, Path(out) / "variants.png"))
     (Path(out) / "variants.json").write_text(json.dumps(scores, indent=2) + "\n")
