@@ -27,7 +27,7 @@ import re
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,9 @@ VERSION = 1
 MANIFEST = "dataset.json"
 PARTIAL = ".partial-"
 """`<data_dir>.partial-<pid>` is a data set being written; it is never read as one."""
+
+OPEN_SHARDS = 128
+"""How many shards a split keeps open: a process may often have no more than 1024 open files."""
 
 _HEADER, _FOOTER = 12, 4  # bytes of TFRecord framing before and after a record
 
@@ -251,7 +254,9 @@ class Split:
         self.caption_counts: np.ndarray = self._index["captions"]
         self.caption_offsets = np.concatenate([[0], np.cumsum(self.caption_counts, dtype=np.int64)])
         self.num_images = len(self.class_ids)
-        self._files = [_RandomAccessFile(f"{dataset.path}/{shard['file']}") for shard in entry["shards"]]
+        paths = [f"{dataset.path}/{shard['file']}" for shard in entry["shards"]]
+        # Opened at the first read. A file that leaves the cache is closed when the last thread that reads it lets go.
+        self._file = lru_cache(OPEN_SHARDS)(lambda shard: _RandomAccessFile(paths[shard]))
 
     @cached_property
     def names(self) -> list[str]:
@@ -266,7 +271,7 @@ class Split:
             self._lengths[indices].tolist(),
             strict=True,
         )
-        return [self._files[shard].read(offset, length) for shard, offset, length in rows]
+        return [self._file(shard).read(offset, length) for shard, offset, length in rows]
 
     def captions(self) -> list[list[str]]:
         """The captions of every record, without reading the pictures."""

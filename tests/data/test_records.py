@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -106,6 +107,36 @@ def test_random_access_from_threads(folder):
         for order, got in zip(orders, pool.map(split.read, orders), strict=True):
             assert got == [expected[i] for i in order]
     assert split.read([]) == []
+
+
+def open_shards(folder):
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    targets = [os.readlink(link) for link in links if os.path.lexists(link)]
+    return sum(target.startswith(str(folder)) and target.endswith(".tfrecord") for target in targets)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux shows them")
+def test_few_of_many_shards_are_open(tmp_path):
+    folder = write(tmp_path / "set", count=records.OPEN_SHARDS + 20, shard_bytes=1)
+    split = records.Dataset.open(folder).split("train")
+    assert open_shards(folder) == 0
+    split.read([3, 5, 3])
+    assert open_shards(folder) == 2
+    split.read(np.arange(split.num_images))
+    assert open_shards(folder) == records.OPEN_SHARDS
+    del split
+    assert open_shards(folder) == 0
+
+
+def test_shards_are_closed_under_no_reader(tmp_path, monkeypatch):
+    """With two shards open and eight threads, nearly every read pushes out a shard that another thread reads."""
+    monkeypatch.setattr(records, "OPEN_SHARDS", 2)
+    split = records.Dataset.open(write(tmp_path / "set", shard_bytes=1)).split("train")
+    expected = [records.serialize(**row(i)) for i in range(20)]
+    orders = np.random.default_rng(0).integers(0, 20, (40, 50))
+    with ThreadPoolExecutor(8) as pool:
+        for order, got in zip(orders, pool.map(split.read, orders), strict=True):
+            assert got == [expected[i] for i in order]
 
 
 def test_other_file_systems(folder):
