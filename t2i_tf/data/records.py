@@ -149,13 +149,13 @@ class SplitWriter:
     def close(self, classes: Sequence[str]) -> dict:
         """Finishes the files and returns the split's entry for the manifest; `classes` are the data set's."""
         self._finish_shard()
+        rows = np.array(self._rows, np.int64).reshape(-1, 5)
+        counts = np.bincount(rows[:, 0], minlength=len(self._paths)).tolist()
         shards = []
-        for number, path in enumerate(self._paths):
+        for number, (path, count) in enumerate(zip(self._paths, counts, strict=True)):
             final = path.with_name(f"{self._split}-{number:05d}-of-{len(self._paths):05d}.tfrecord")
             path.rename(final)
-            records = sum(row[0] == number for row in self._rows)
-            shards.append({**describe(final), "records": records})
-        rows = np.array(self._rows, np.int64).reshape(-1, 5)
+            shards.append({**describe(final), "records": count})
         index = self._folder / f"{self._split}.index.npz"
         np.savez_compressed(
             index,

@@ -1,6 +1,8 @@
 import hashlib
 import json
 import os
+import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -160,6 +162,19 @@ def test_same_input_same_bytes(tmp_path):
     first, second = write(tmp_path / "a"), write(tmp_path / "b")
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes()
+
+
+def test_closing_does_not_go_over_all_records_for_every_shard(tmp_path):
+    with records.SplitWriter(tmp_path, "train", 1) as writer:
+        for number in range(200):
+            writer.write(b"a record", 0, [], str(number))
+        calls = Counter()
+        sys.setprofile(lambda frame, event, argument: calls.update([event]))
+        try:
+            writer.close(CLASSES)
+        finally:
+            sys.setprofile(None)
+    assert calls["call"] < 200 * 200
 
 
 def test_captions_of_two_lines_are_refused(tmp_path):
