@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -57,31 +58,32 @@ class Keeper:
 
         Raises UserError when there are checkpoints and none can be read.
         """
-        for path in reversed(self._manager.checkpoints):
-            try:
-                self._checkpoint.restore(path).assert_consumed()
-            except _UNREADABLE as error:
-                logging.warning("checkpoint %s cannot be read (%s): trying the one before", path, error)
-            else:
-                return int(self.trainer.step.numpy())
-        if self._manager.checkpoints:
-            raise UserError(
-                f"none of the checkpoints in {self.folder} can be read: restore one from a backup, or start a new run"
-            )
-        return 0
+        if not self._manager.checkpoints:
+            return 0
+        return _read_newest(self._manager.checkpoints, lambda path: self._checkpoint.restore(path).assert_consumed())
 
 
-def newest(run_dir: Path) -> str:
-    """Path of the newest checkpoint of a run. Raises UserError when there is none."""
-    path = tf.train.latest_checkpoint(str(Path(run_dir) / "checkpoints"))
-    if path is None:
-        raise UserError(f"{run_dir} has no checkpoint yet: train it first (t2i-train --run_dir={run_dir})")
-    return path
+def _read_newest(paths: Sequence[str], read: Callable[[str], object]) -> int:
+    """Calls `read` with the newest of some checkpoints, with the one before when it is damaged, and so on.
 
-
-def step_of(path: str) -> int:
-    """.../ckpt-1200 -> 1200."""
-    return int(path.rsplit("-", 1)[-1])
+    Returns the step of the one that was read. Raises UserError when none can be.
+    """
+    damaged = {}
+    for path in reversed(paths):
+        try:
+            read(path)
+        except _UNREADABLE as error:
+            damaged[path] = str(error).splitlines()[0]
+        else:
+            step = int(path.rsplit("-", 1)[-1])  # .../ckpt-1200
+            if damaged:
+                named = ", ".join(f"{path} ({reason})" for path, reason in damaged.items())
+                logging.warning("checkpoint %s cannot be read: using the one of step %d", named, step)
+            return step
+    raise UserError(
+        f"none of the checkpoints in {Path(paths[-1]).parent} can be read ({damaged[paths[-1]]}): restore one from a "
+        "backup, or start a new run"
+    )
 
 
 def save_weights(folder: Path, step: int, networks: dict, average=None) -> None:
@@ -91,15 +93,20 @@ def save_weights(folder: Path, step: int, networks: dict, average=None) -> None:
     manager.save(checkpoint_number=step)
 
 
-def load_weights(path: str, networks: dict, average=None) -> None:
-    """Loads networks and moving averages from a checkpoint, leaving optimizers out.
+def load_weights(run_dir: str | Path, networks: dict, average=None) -> int:
+    """Loads networks and moving averages from the newest readable checkpoint of a run, leaving optimizers out.
 
-    Raises UserError naming what does not fit: a checkpoint of another paper or another width.
+    Returns its step. Raises UserError when there is none, when none can be read, and, naming what does not fit, for a
+    checkpoint of another paper or another width.
     """
-    try:
-        have = _network_sizes(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    state = tf.train.get_checkpoint_state(str(Path(run_dir) / "checkpoints"))
+    if state is None:
+        raise UserError(f"{run_dir} has no checkpoint yet: train it first (t2i-train --run_dir={run_dir})")
+    return _read_newest(state.all_model_checkpoint_paths, lambda path: _load_weights(path, networks, average))
+
+
+def _load_weights(path: str, networks: dict, average) -> None:
+    have = _network_sizes(path)
     missing = sorted(set(networks) - set(have))
     if missing:
         raise UserError(
@@ -124,8 +131,6 @@ def load_weights(path: str, networks: dict, average=None) -> None:
             f"checkpoint {path} lacks weights of this model ({str(error).splitlines()[0]}): use the settings "
             "it was trained with"
         ) from error
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
 
 
 def _network_sizes(path: str) -> dict[str, int]:
@@ -137,11 +142,3 @@ def _network_sizes(path: str) -> dict[str, int]:
 
     networks = children(graph.nodes[0]).get("networks")
     return {} if networks is None else {name: len(node.children) for name, node in children(networks).items()}
-
-
-def _unreadable(path: str, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0]
-    return UserError(
-        f"checkpoint {path} cannot be read ({reason}): give the run's t2i-train command again, which goes on from the "
-        "checkpoint before"
-    )

@@ -197,21 +197,20 @@ def build(config: RunConfig):
 
 
 def load(run_dir: str | Path, weights: str = "best") -> Run:
-    """Loads the newest checkpoint of a run.
+    """Loads the newest readable checkpoint of a run.
 
     Args:
         weights: "ema", "raw", or "best": EMA where the run keeps it.
 
-    Raises UserError: no run folder, no checkpoint, EMA asked for and not kept.
+    Raises UserError: no run folder, no readable checkpoint, EMA asked for and not kept.
     """
     config = RunConfig.read(run_dir)
     recipe = build(config)
     average = MovingAverage.of(recipe)
     if weights == "ema" and average is None:
         raise UserError(f"--weights=ema: {run_dir} was trained without a moving average: use --weights=raw")
-    path = checkpoints.newest(Path(run_dir))
-    checkpoints.load_weights(path, recipe.networks, average)
+    step = checkpoints.load_weights(run_dir, recipe.networks, average)
     if average is not None and weights != "raw":
         average.swap()
     encoder = Path(run_dir) / TEXT_ENCODER
-    return Run(config, recipe, checkpoints.step_of(path), load(encoder) if encoder.is_dir() else None, average)
+    return Run(config, recipe, step, load(encoder) if encoder.is_dir() else None, average)

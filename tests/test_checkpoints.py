@@ -92,9 +92,9 @@ def test_no_variable_is_left_out_wherever_a_network_keeps_its_layers(tmp_path):
     saved, loaded = networks
     saved.stack.layers[-1].moving_mean.assign([3.0, 4.0])
     checkpoints.save_weights(tmp_path, 7, {"network": saved})
-    path = checkpoints.newest(tmp_path)
+    path = tf.train.latest_checkpoint(tmp_path / "checkpoints")
     assert sum(name.startswith("networks/network/") for name, _ in tf.train.list_variables(path)) == 12
-    checkpoints.load_weights(path, {"network": loaded})
+    assert checkpoints.load_weights(tmp_path, {"network": loaded}) == 7
     for one, other in zip(saved.variables, loaded.variables, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -133,25 +133,33 @@ def second(session, gan_run, tmp_path_factory):
     return state(session.trainer)
 
 
-@pytest.mark.parametrize(
+DAMAGES = pytest.mark.parametrize(
     "kind, share", [("data", 0.5), ("data", 0.99), ("data", 0.0), ("index", 0.5), ("index", 0.0), ("index", None)]
 )
-def test_a_damaged_newest_falls_back_to_the_one_before(session, second, run_dir, caplog, kind, share):
+
+
+def damage(path, share):
+    """Leaves that share of a file, or none of it."""
     if share is None:
-        file(run_dir, 3, kind).unlink()
+        path.unlink()
     else:
-        truncate(file(run_dir, 3, kind), share)
+        truncate(path, share)
+
+
+@DAMAGES
+def test_a_damaged_newest_falls_back_to_the_one_before(session, second, run_dir, caplog, kind, share):
+    damage(file(run_dir, 3, kind), share)
     spoil(session.trainer)
     damaged = keeper(session, run_dir)
     assert damaged.restore() == 2
     assert same(state(session.trainer), second)
-    assert "ckpt-3 cannot be read" in caplog.text
+    assert "ckpt-3 (" in caplog.text and "cannot be read: using the one of step 2" in caplog.text
 
     session.trainer.step.assign(3)  # training goes on and saves the third anew
     damaged.save()
     spoil(session.trainer)
     assert keeper(session, run_dir).restore() == 3
-    assert checkpoints.step_of(checkpoints.newest(run_dir)) == 3
+    assert checkpoints.load_weights(run_dir, session.trainer.networks) == 3
 
 
 def test_when_none_can_be_read_the_run_stops_and_deletes_nothing(session, run_dir):
@@ -178,12 +186,12 @@ def test_only_so_many_are_kept(session, tmp_path):
         kept.save()
     names = {path.stem for path in (tmp_path / "checkpoints").glob("*.index")}
     assert names == {"ckpt-20", "ckpt-30"}
-    assert checkpoints.step_of(checkpoints.newest(tmp_path)) == 30
+    assert checkpoints.load_weights(tmp_path, session.trainer.networks) == 30
 
 
 def test_a_run_without_checkpoint_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} has no checkpoint yet: train it first"):
-        checkpoints.newest(tmp_path)
+        checkpoints.load_weights(tmp_path, {})
 
 
 def recipe_of(gan_run, **changes):
@@ -194,35 +202,72 @@ def recipe_of(gan_run, **changes):
 @pytest.mark.parametrize("changes", [{"generator_width": 8}, {"discriminator_width": 6}, {"text_projection": 12}])
 def test_weights_of_another_width_are_refused(gan_run, changes):
     with pytest.raises(UserError, match="does not fit this model") as error:
-        checkpoints.load_weights(checkpoints.newest(gan_run.path), recipe_of(gan_run, **changes).networks)
+        checkpoints.load_weights(gan_run.path, recipe_of(gan_run, **changes).networks)
     assert "ckpt-3" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_weights_that_the_checkpoint_lacks_are_an_error(gan_run, gan):
     with pytest.raises(UserError, match="its generator has 53 variables, here are 83"):
-        checkpoints.load_weights(checkpoints.newest(gan_run.path), recipe_of(gan_run, large_generator=True).networks)
+        checkpoints.load_weights(gan_run.path, recipe_of(gan_run, large_generator=True).networks)
 
 
 def test_a_checkpoint_of_another_paper_is_refused_by_name(text_encoder_run, gan):
     with pytest.raises(UserError, match="is of another paper: it has no discriminator, generator, only image_encoder"):
-        checkpoints.load_weights(checkpoints.newest(text_encoder_run.path), gan.recipe.networks)
+        checkpoints.load_weights(text_encoder_run.path, gan.recipe.networks)
 
 
 def test_an_average_that_was_not_kept_is_an_error(text_encoder_run):
     recipe = inference.load(text_encoder_run.path).recipe
     with pytest.raises(UserError, match="lacks weights of this model"):
-        checkpoints.load_weights(
-            checkpoints.newest(text_encoder_run.path), recipe.networks, MovingAverage(recipe.networks, 0.5)
-        )
+        checkpoints.load_weights(text_encoder_run.path, recipe.networks, MovingAverage(recipe.networks, 0.5))
 
 
-@pytest.mark.parametrize("kind", ["data", "index"])
-def test_damaged_weights_are_refused_with_a_remedy(session, run_dir, kind):
-    truncate(file(run_dir, 3, kind), 0.4)
-    path = str(run_dir / "checkpoints" / "ckpt-3")
-    with pytest.raises(UserError, match="ckpt-3 cannot be read .* t2i-train command again") as error:
-        checkpoints.load_weights(path, session.trainer.networks)
+@pytest.fixture(scope="module")
+def second_weights(gan_run, tmp_path_factory):
+    """Those of the second checkpoint: of a run that has no third."""
+    copy = shutil.copytree(gan_run.path, tmp_path_factory.mktemp("second") / "run")
+    for kind in ("data", "index"):
+        file(copy, 3, kind).unlink()
+    return weights(inference.load(copy, "raw").recipe.networks)
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "root"]  # the others are TensorFlow's
+
+
+@DAMAGES
+def test_a_run_in_use_falls_back_to_the_one_before(second_weights, run_dir, caplog, kind, share):
+    damage(file(run_dir, 3, kind), share)
+    run = inference.load(run_dir, "raw")
+    assert run.step == 2
+    same_weights(run, second_weights)
+    (warning,) = warnings(caplog)
+    assert warning.startswith(f"checkpoint {run_dir}/checkpoints/ckpt-3 (")
+    assert warning.endswith(") cannot be read: using the one of step 2") and "\n" not in warning
+
+
+def test_all_damaged_checkpoints_are_named_in_one_line(run_dir, caplog):
+    damage(file(run_dir, 3, "index"), None)
+    damage(file(run_dir, 2, "data"), 0.3)
+    assert inference.load(run_dir, "raw").step == 1
+    (warning,) = warnings(caplog)
+    assert "ckpt-3 (" in warning and "ckpt-2 (" in warning and "the one of step 1" in warning
+
+
+def test_a_run_of_damaged_checkpoints_is_not_loaded(run_dir):
+    for step in (1, 2, 3):
+        truncate(file(run_dir, step, "index"), 0.3)
+    with pytest.raises(UserError, match="none of the checkpoints in .* can be read") as error:
+        inference.load(run_dir)
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_before_any_older_one_is_tried(gan_run, run_dir, tmp_path):
+    checkpoints.save_weights(tmp_path, 3, recipe_of(gan_run, generator_width=8).networks)
+    for kind in ("data", "index"):
+        shutil.copy(file(tmp_path, 3, kind), file(run_dir, 3, kind))
+    with pytest.raises(UserError, match="ckpt-3 does not fit this model"):
+        inference.load(run_dir)
 
 
 def weights(networks):
@@ -248,7 +293,7 @@ def test_weights_alone_survive_with_their_average(gan_run, gan, tmp_path, swappe
     run.average.swap()
     same_weights(copy, weights(run.recipe.networks))
     run.average.swap()
-    names = dict(tf.train.list_variables(checkpoints.newest(tmp_path / "copy")))
+    names = dict(tf.train.list_variables(tf.train.latest_checkpoint(tmp_path / "copy" / "checkpoints")))
     assert not any("optimizers" in name for name in names)
 
 

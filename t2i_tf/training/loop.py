@@ -209,9 +209,9 @@ def _load_pretrained(session: Session) -> None:
     """The weights that a fresh run starts from: those of --init_from, and parts the paper takes from other runs."""
     networks = session.recipe.networks
     if session.training.init_from:
-        checkpoints.load_weights(checkpoints.newest(Path(session.training.init_from)), networks)
+        checkpoints.load_weights(session.training.init_from, networks)
     for name, (run_dir, theirs) in getattr(session.recipe, "pretrained", {}).items():
-        checkpoints.load_weights(checkpoints.newest(Path(run_dir)), {theirs: networks[name]})
+        checkpoints.load_weights(run_dir, {theirs: networks[name]})
 
 
 def _as_interrupt(signum, frame):
