@@ -88,11 +88,18 @@ def _options(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def check_boxes(split: records.Split) -> None:
     """Raises UserError when pictures cannot be cropped around boxes while training."""
-    manifest = split.dataset.manifest
+    path, manifest = split.dataset.path, split.dataset.manifest
+    entry = manifest["splits"][split.name]
     if manifest["crop"] == "box":
-        raise UserError(f"--box_crop: the pictures of {split.dataset.path} are cropped already: leave the flag out")
-    if not bool(records.parse(tf.constant(split.read(np.array([0]))[0]))["has_box"]):
-        raise UserError(f"--box_crop: {split.dataset.path} has no bounding boxes: leave the flag out")
+        raise UserError(f"--box_crop: the pictures of {path} are cropped already: leave the flag out")
+    if "boxes" not in entry:  # data sets of before they were counted: the first record speaks for all
+        if not bool(records.parse(tf.constant(split.read([0])[0]))["has_box"]):
+            raise UserError(f"--box_crop: {path} has no bounding boxes: leave the flag out")
+    elif entry["boxes"] < entry["images"]:
+        raise UserError(
+            f"--box_crop: {entry['images'] - entry['boxes']:,} of the {entry['images']:,} pictures of split "
+            f"{split.name} of {path} have no bounding box: leave the flag out, or prepare the data set with all boxes"
+        )
 
 
 def batches(

@@ -343,7 +343,7 @@ def _write_splits(
                         picture.jpeg, picture.height, picture.width, example.captions, class_id, example.name,
                         picture.box, example.attributes,
                     )  # fmt: skip
-                    writer.write(record, class_id, example.captions, example.name)
+                    writer.write(record, class_id, example.captions, example.name, picture.box)
                     names.append(example.name)
                     counts.append(len(example.captions))
                     if split == "train":

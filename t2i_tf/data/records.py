@@ -120,6 +120,7 @@ class SplitWriter:
         self._rows: list[tuple[int, int, int, int, int]] = []
         self._names: list[str] = []
         self._captions: list[str] = []
+        self._boxes = 0
 
     def __enter__(self) -> SplitWriter:
         return self
@@ -129,7 +130,9 @@ class SplitWriter:
             with contextlib.suppress(tf.errors.OpError):  # the error that ends the block is already on its way
                 self._writer.close()
 
-    def write(self, serialized: bytes, class_id: int, captions: Sequence[str], name: str) -> None:
+    def write(
+        self, serialized: bytes, class_id: int, captions: Sequence[str], name: str, box: Sequence[float] | None = None
+    ) -> None:
         """Appends one record; the other arguments are those it was serialized from."""
         if any("\n" in caption for caption in captions):
             raise ValueError(f"a caption of {name} has more than one line, which the index cannot hold")
@@ -144,6 +147,7 @@ class SplitWriter:
         self._rows.append(row)
         self._names.append(name)
         self._captions.extend(captions)
+        self._boxes += box is not None
         self._position += framed
 
     def close(self, classes: Sequence[str]) -> dict:
@@ -170,6 +174,7 @@ class SplitWriter:
         return {
             "images": len(self._rows),
             "captions": len(self._captions),
+            "boxes": self._boxes,
             "classes": [classes[i] for i in sorted({row[3] for row in self._rows} - {-1})],
             "shards": shards,
             "index": describe(index),

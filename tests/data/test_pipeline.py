@@ -1,7 +1,9 @@
 """The stream of batches against PIL and against the plan that `Sampler` makes, on real records."""
 
+import copy
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -202,8 +204,32 @@ def test_boxes_must_be_there_and_not_be_used_up(splits, blossoms):
     request = BatchRequest(image_sizes=(64,))
     with pytest.raises(UserError, match="--box_crop: the pictures of .* are cropped already"):
         take(splits(76, crop="box"), request, box_crop=True)
-    with pytest.raises(UserError, match="--box_crop: .* has no bounding boxes"):
+    with pytest.raises(UserError, match="--box_crop: 60 of the 60 pictures of split train of .* have no bounding box"):
         take(records.Dataset.open(blossoms).split("train"), request, box_crop=True)
+
+
+def test_every_picture_must_have_a_box(source, tmp_path):
+    """The last of twelve has none."""
+    folder = shutil.copytree(source, tmp_path / "source")
+    *lines, last = (folder / "captions.jsonl").read_text().splitlines()
+    last = {name: value for name, value in json.loads(last).items() if name != "box"}
+    (folder / "captions.jsonl").write_text("\n".join([*lines, json.dumps(last)]))
+    made = prepare(
+        PrepareConfig(source="folder", source_dir=str(folder), data_dir=str(tmp_path / "set"), image_size=76, workers=1)
+    )
+    with pytest.raises(UserError, match="--box_crop: 1 of the 12 pictures of split train of .* have no bounding box"):
+        take(records.Dataset.open(made).split("train"), BatchRequest(image_sizes=(64,)), box_crop=True)
+
+
+def test_boxes_of_data_sets_written_before_they_were_counted(splits, blossoms):
+    def before(split):
+        dataset = copy.deepcopy(split.dataset)
+        del dataset.manifest["splits"]["train"]["boxes"]
+        return dataset.split("train")
+
+    pipeline.check_boxes(before(splits(100)))
+    with pytest.raises(UserError, match="--box_crop: .* has no bounding boxes"):
+        pipeline.check_boxes(before(records.Dataset.open(blossoms).split("train")))
 
 
 def test_pictures_stored_too_small_are_refused_with_the_size_to_prepare(splits):

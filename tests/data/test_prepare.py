@@ -81,6 +81,7 @@ def test_the_data_set(options, capsys):
     assert manifest["classes"] == sorted(COLORS)
     assert [manifest["splits"][split]["images"] for split in ("train", "test")] == [32, 8]
     assert [manifest["splits"][split]["captions"] for split in ("train", "test")] == [63, 16]
+    assert [manifest["splits"][split]["boxes"] for split in ("train", "test")] == [32, 8]
     assert manifest["splits"]["test"]["classes"] == sorted(COLORS)
     assert manifest["captions_per_image"] == {"min": 1, "max": 2, "mean": 79 / 40}
     assert (manifest["image_size"], manifest["image_channels"], manifest["quality"]) == (16, 3, 95)
@@ -136,6 +137,7 @@ def test_box_crop_drops_the_box(options):
     prepare(change(options, crop="box"))
     fields = records.parse(records.Dataset.open(options.data_dir).split("train").read([0])[0])
     assert not fields["has_box"]
+    assert records.Dataset.open(options.data_dir).manifest["splits"]["train"]["boxes"] == 0
     lines = Path(options.source_dir, "captions.jsonl").read_text().replace(', "box": [10, 5, 6, 12]', "", 1)
     Path(options.source_dir, "captions.jsonl").write_text(lines)
     options = change(options, crop="box", data_dir=f"{options.data_dir}2")

@@ -35,7 +35,7 @@ def write(folder, count=20, shard_bytes=3000):
     writer = records.SplitWriter(folder, "train", shard_bytes)
     for number in range(count):
         fields = row(number)
-        writer.write(records.serialize(**fields), fields["class_id"], fields["captions"], fields["name"])
+        writer.write(records.serialize(**fields), fields["class_id"], fields["captions"], fields["name"], fields["box"])
     manifest = {"format": records.FORMAT, "version": 1, "splits": {"train": writer.close(CLASSES)}}
     (folder / "dataset.json").write_text(json.dumps(manifest))
     return folder
@@ -66,7 +66,7 @@ def test_tensorflow_reads_the_shards(folder):
 
 def test_manifest_entry(folder):
     entry = json.loads((folder / "dataset.json").read_text())["splits"]["train"]
-    assert (entry["images"], entry["captions"], entry["classes"]) == (20, 30, CLASSES)
+    assert (entry["images"], entry["captions"], entry["boxes"], entry["classes"]) == (20, 30, 7, CLASSES)
     for file in [*entry["shards"], entry["index"]]:
         content = (folder / file["file"]).read_bytes()
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
