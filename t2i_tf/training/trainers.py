@@ -59,10 +59,16 @@ class _Trainer(keras.Model):
         self.built = True  # the networks are; fit() under a strategy would trace call() otherwise
         self.compile(optimizer=None, jit_compile=False)
 
-    def _apply(self, name, gradients, variables) -> tf.Tensor:
-        """Updates, and returns the norm of this replica's share of the gradient."""
+    def _apply(self, name, gradients, variables) -> dict:
+        """Updates, and returns the norm of the gradient; of several replicas that of each one's own, by another name.
+
+        Keras sums gradients over replicas inside `apply` and hands the sum to nobody; a second sum, for the log alone,
+        would double what the devices exchange. The mean of the replicas' norms is never below the norm of the sum, and
+        far above it where their gradients cancel, as those of in-batch negatives can.
+        """
         self.optimizers[name].apply(gradients, variables)
-        return tf.linalg.global_norm([tf.cast(g, tf.float32) for g in gradients])
+        norm = tf.linalg.global_norm([tf.cast(g, tf.float32) for g in gradients])
+        return {"gradient_norm": norm} if replicas.count() == 1 else {"replica_gradient_norm": replicas.count() * norm}
 
     def _finish(self, logs) -> dict:
         if self.average:
@@ -112,14 +118,14 @@ class GanTrainer(_Trainer):
                 )
                 loss = self._scaled(named["loss"])
             variables = discriminator.trainable_variables
-            norm = self._apply(name, tape.gradient(loss, variables), variables)
-            logs |= {f"{name}/{key}": value for key, value in named.items()} | {f"{name}/gradient_norm": norm}
+            named |= self._apply(name, tape.gradient(loss, variables), variables)
+            logs |= {f"{name}/{key}": value for key, value in named.items()}
         with generator_tape:
             named = recipe.generator_losses(batch, condition, generated)
             loss = self._scaled(named["loss"])
         variables = recipe.generator.trainable_variables
-        norm = self._apply("generator", generator_tape.gradient(loss, variables), variables)
-        logs |= {f"generator/{key}": value for key, value in named.items()} | {"generator/gradient_norm": norm}
+        named |= self._apply("generator", generator_tape.gradient(loss, variables), variables)
+        logs |= {f"generator/{key}": value for key, value in named.items()}
         return self._finish(logs)
 
 
@@ -138,8 +144,7 @@ class SupervisedTrainer(_Trainer):
             named = self.recipe.losses(batch, self.recipe.noise(self._draw(batch)))
             loss = self._scaled(named["loss"])
         gradients = tape.gradient(loss, self.variables_trained)
-        norm = self._apply(self.optimizer_name, gradients, self.variables_trained)
-        return self._finish({**named, "gradient_norm": norm})
+        return self._finish(named | self._apply(self.optimizer_name, gradients, self.variables_trained))
 
 
 def trainer(recipe, seed: int, steps_per_epoch: int) -> GanTrainer | SupervisedTrainer:

@@ -1,5 +1,5 @@
-"""Trains a paper for three steps on one or more logical CPU devices and writes every variable: a process of its own,
-since two MirroredStrategies with collectives do not live in one.
+"""Trains a paper for three steps on one or more logical CPU devices and writes every variable and what
+the last step logged: a process of its own, since two MirroredStrategies with collectives do not live in one.
 
 usage: replica_worker.py PAPER REPLICAS DATA_DIR RUN_DIR OUT.npz [--setting=value ...]
 """
@@ -33,13 +33,14 @@ def main(paper, replicas, data_dir, run_dir, out, *settings):
         deterministic=True,
     )
     session = loop.Session(training, given)
-    session.trainer.fit(session.batches(0), epochs=1, steps_per_epoch=3, verbose=0, shuffle=False)
+    history = session.trainer.fit(session.batches(0), epochs=1, steps_per_epoch=3, verbose=0, shuffle=False)
     variables = {
         f"{name}/{variable.path}": variable.numpy()
         for name, network in session.recipe.networks.items()
         for variable in network.variables
     }
-    np.savez(out, **variables)
+    logs = {f"logs/{name}": values[-1] for name, values in history.history.items()}
+    np.savez(out, **variables, **logs)
 
 
 if __name__ == "__main__":

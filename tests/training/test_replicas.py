@@ -1,4 +1,4 @@
-"""One device with batch 8, two with 4 each: the same parameters."""
+"""One device with batch 8, two with 4 each: the same parameters and losses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,12 @@ def test_two_replicas_equal_one(paper, more, data_dir, tmp_path):
         )
         assert done.returncode == 0, done.stderr[-2000:]
         results.append(np.load(out))
-    one, two = results
-    assert set(one.files) == set(two.files) and len(one.files) > 10
-    for name in one.files:
+    one, two = (dict(result) for result in results)
+    norms = [name for name in one if name.endswith("/gradient_norm")]
+    assert len(norms) == {"char_cnn_rnn": 1, "gan_int_cls": 2}[paper]
+    for name in norms:  # the global gradient is the mean of the replicas' own: no longer than they are on average
+        of_replicas = two.pop(name.replace("gradient_norm", "replica_gradient_norm"))
+        assert of_replicas >= one.pop(name) * (1 - 1e-5)
+    assert set(one) == set(two) and len(one) > 10
+    for name in one:
         np.testing.assert_allclose(one[name], two[name], rtol=0, atol=1e-5, err_msg=name)
