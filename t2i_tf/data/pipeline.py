@@ -17,36 +17,36 @@ CROP_RATIO = 76 / 64
 """The published loaders resize to 76/64 of the size they train on and cut a random square out of it."""
 
 
-def box_crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """The square of 1.5 times the longer side of a box (x, y, width, height) around its centre, clipped to the picture.
+def box_windows(boxes: tf.Tensor, shapes: tf.Tensor) -> tf.Tensor:
+    """The square of 1.5 times the longer side of a box around its centre, clipped to the picture.
 
-    uint8 [H,W,3] -> uint8 [h,w,3]; the published rule of StackGAN, StackGAN++ and AttnGAN, truncations included.
+    Boxes [B,4] (x, y, width, height) and picture shapes int32 [B,2] (height, width) -> windows int32 [B,4] (top, left,
+    height, width); the published rule of StackGAN, StackGAN++ and AttnGAN, truncations included.
     """
-    shape = tf.shape(image)
-    x, y, width, height = tf.unstack(tf.cast(box, tf.int32))
+    x, y, width, height = tf.unstack(tf.cast(boxes, tf.int32), axis=1)
     radius = tf.cast(tf.cast(tf.maximum(width, height), tf.float32) * 0.75, tf.int32)
     centre_x, centre_y = (2 * x + width) // 2, (2 * y + height) // 2
-    top, bottom = tf.maximum(0, centre_y - radius), tf.minimum(shape[0], centre_y + radius)
-    left, right = tf.maximum(0, centre_x - radius), tf.minimum(shape[1], centre_x + radius)
-    return image[top:bottom, left:right]
+    top, bottom = tf.maximum(0, centre_y - radius), tf.minimum(shapes[:, 0], centre_y + radius)
+    left, right = tf.maximum(0, centre_x - radius), tf.minimum(shapes[:, 1], centre_x + radius)
+    return tf.stack([top, left, bottom - top, right - left], axis=1)
 
 
-def _resize(image: tf.Tensor, size) -> tf.Tensor:
-    """uint8 [H,W,3] -> uint8 [*size,3]: anti-aliased bilinear, rounded, as PIL does."""
-    resized = tf.image.resize(tf.cast(image, tf.float32), size, method="bilinear", antialias=True)
+def _resize(images: tf.Tensor, size) -> tf.Tensor:
+    """uint8 [...,H,W,3] -> uint8 [...,*size,3]: anti-aliased bilinear, rounded, as PIL does."""
+    resized = tf.image.resize(tf.cast(images, tf.float32), size, method="bilinear", antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(resized, 0.0, 255.0)), tf.uint8)
 
 
-def _resize_shorter_side(image: tf.Tensor, size: int) -> tf.Tensor:
-    shape = tf.shape(image)[:2]
-    return _resize(image, shape * size // tf.reduce_min(shape))
-
-
 class _Decoder:
-    """A record -> pictures of the sizes asked for."""
+    """Parsed records -> pictures of the sizes asked for.
 
-    def __init__(self, sizes: tuple[int, ...], stored_size: int, use_box: bool, views: int = 0):
-        self.sizes, self.size, self.use_box, self.views = sizes, sizes[-1], use_box, views
+    What is arithmetic is done for the whole batch; the pictures themselves pass one by one, unrolled in one graph,
+    which runs them side by side. A graph for each picture, as `unbatch` and `map` would make, costs several times what
+    it takes to decode a picture of 64 pixels.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], stored_size: int, use_box: bool):
+        self.sizes, self.size, self.use_box = sizes, sizes[-1], use_box
         if stored_size < self.size:
             raise UserError(
                 f"the data set was prepared at {stored_size} pixels, training needs {self.size}: prepare it "
@@ -54,29 +54,32 @@ class _Decoder:
             )
         # Pictures stored at the training size are used whole; larger ones are brought to 76/64 of it and cropped.
         self.margin_size = self.size if stored_size == self.size and not use_box else int(self.size * CROP_RATIO)
+        self.resizes = use_box or stored_size != self.margin_size
 
-    def __call__(self, serialized: tf.Tensor, vertical, horizontal, flip) -> tuple[tf.Tensor, ...]:
-        """vertical, horizontal: crop offsets in [0, 1] of the margin; flip: bool."""
-        example = records.parse(serialized)
-        image = tf.io.decode_jpeg(example["image"], channels=3, dct_method="INTEGER_ACCURATE")
+    def __call__(self, examples: dict, augmentation: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """examples: of `records.parse` for B records, B known; augmentation: float32 [B,3], crop offsets in [0, 1] of
+        the margin, vertical and horizontal, and a flip below 0.5. -> uint8 [B,S,S,3] for each size, small to large."""
+        whole = tf.cast(tf.stack([examples["height"], examples["width"]], axis=1), tf.int32)
+        windows = tf.concat([tf.zeros_like(whole), whole], axis=1)
         if self.use_box:
-            image = tf.cond(example["has_box"], lambda: box_crop(image, example["box"]), lambda: image)
-        shorter = tf.minimum(tf.shape(image)[0], tf.shape(image)[1])
-        image = tf.cond(
-            tf.equal(shorter, self.margin_size), lambda: image, lambda: _resize_shorter_side(image, self.margin_size)
-        )
-        spare = tf.cast(tf.shape(image)[:2] - self.size, tf.float32)
-        top = tf.minimum(tf.cast(vertical * (spare[0] + 1.0), tf.int32), tf.cast(spare[0], tf.int32))
-        left = tf.minimum(tf.cast(horizontal * (spare[1] + 1.0), tf.int32), tf.cast(spare[1], tf.int32))
-        image = image[top : top + self.size, left : left + self.size]
-        image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
-        image = tf.ensure_shape(image, [self.size, self.size, 3])
-        return tuple(image if size == self.size else _resize(image, [size, size]) for size in self.sizes)
+            windows = tf.where(examples["has_box"][:, None], box_windows(examples["box"], whole), windows)
+        shapes = windows[:, 2:]
+        if self.resizes:
+            shapes = shapes * self.margin_size // tf.reduce_min(shapes, axis=1, keepdims=True)
+        spare = tf.cast(shapes - self.size, tf.float32)
+        corners = tf.cast(tf.minimum(tf.floor(augmentation[:, :2] * (spare + 1.0)), spare), tf.int32)
+        if not self.resizes:  # then the cut alone is decoded
+            windows = tf.concat([corners, tf.fill(tf.shape(corners), self.size)], axis=1)
+        rows = (examples["image"], windows, shapes, corners, augmentation[:, 2] < 0.5)
+        pictures = tf.stack([self._picture(*row) for row in zip(*map(tf.unstack, rows), strict=True)])
+        return tuple(pictures if size == self.size else _resize(pictures, [size, size]) for size in self.sizes)
 
-    def view(self, serialized: tf.Tensor, number: int) -> tf.Tensor:
-        """One of the fixed views: 0 the centre, 1 to 4 the corners, 5 to 9 the same mirrored."""
-        vertical, horizontal = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))[number % 5]
-        return self(serialized, vertical, horizontal, tf.constant(number >= 5))[-1]
+    def _picture(self, jpeg, window, shape, corner, flip):
+        image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method="INTEGER_ACCURATE")
+        if self.resizes:
+            image = tf.slice(_resize(image, shape), tf.concat([corner, [0]], 0), [self.size, self.size, 3])
+        image = tf.ensure_shape(image, [self.size, self.size, 3])
+        return tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)  # far faster than a negative stride
 
 
 def _options(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -178,31 +181,29 @@ def batches(
 
     decoder = _Decoder(request.image_sizes, split.dataset.manifest["image_size"], box_crop) if with_pictures else None
 
-    def decode(row):
-        """One example; runs on all cores."""
-        out = {name: row[name] for name in ("class", "embedding", "features") if name in row}
+    def decode(batch):
+        """The batch as it leaves; several are made side by side."""
+        out = {name: batch[name] for name in ("class", "embedding", "features") if name in batch}
         for prefix in ("", "wrong_"):
-            if with_pictures and f"{prefix}record" in row:
-                vertical, horizontal, flip = tf.unstack(row[f"{prefix}augmentation"])
-                out[f"{prefix}images"] = decoder(row[f"{prefix}record"], vertical, horizontal, flip < 0.5)
-        if "picked" in row:
-            out["captions"] = tf.ensure_shape(
-                tf.gather(records.parse(row["record"])["captions"], row["picked"]), [captions]
-            )
+            if f"{prefix}record" in batch:
+                examples = records.parse(batch[f"{prefix}record"])
+                if with_pictures:
+                    out[f"{prefix}images"] = decoder(examples, batch[f"{prefix}augmentation"])
+                if not prefix and "picked" in batch:
+                    out["characters"] = characters(tf.gather(examples["captions"], batch["picked"], batch_dims=1))
         return out
 
-    def tokenize(batch):
-        if request.text == "characters":
-            flat = tf.reshape(batch.pop("captions"), [-1])
-            batch["characters"] = tf.reshape(
-                text.character_ids(flat, rule=character_rule), [batch_size, captions, text.TEXT_LENGTH]
-            )
-        return batch
+    def characters(picked):
+        ids = text.character_ids(tf.reshape(picked, [-1]), rule=character_rule)
+        return tf.reshape(ids, [batch_size, captions, text.TEXT_LENGTH])
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    stream = steps.map(read).unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    stream = stream.batch(batch_size, drop_remainder=True).map(tokenize)
+    stream = steps.map(read).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     return _options(stream).prefetch(tf.data.AUTOTUNE)
+
+
+VIEWS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+"""Crop offsets of the fixed views 0 to 4, the centre and the corners; 5 to 9 are the same mirrored."""
 
 
 def views(
@@ -210,12 +211,21 @@ def views(
 ) -> tf.data.Dataset:
     """Every picture once and in order: uint8 [<=batch_size,S,S,3] of one fixed view (0: the centre)."""
     decoder = _Decoder((image_size,), split.dataset.manifest["image_size"], box_crop)
+    augmentation = [*VIEWS[view % len(VIEWS)], 1.0 if view < len(VIEWS) else 0.0]
 
-    def fetch(start):
-        return np.array(split.read(np.arange(start, min(start + batch_size, split.num_images))), object)
+    def part(first, last, rows):
+        def fetch(start):
+            return np.array(split.read(np.arange(start, start + rows)), object)
 
-    starts = tf.data.Dataset.range(0, split.num_images, batch_size)
-    rows = starts.map(lambda start: tf.numpy_function(fetch, [start], tf.string, stateful=False))
-    rows = rows.map(lambda batch: tf.ensure_shape(batch, [None])).unbatch()
-    pictures = rows.map(lambda record: decoder.view(record, view), num_parallel_calls=tf.data.AUTOTUNE)
-    return _options(pictures.batch(batch_size)).prefetch(tf.data.AUTOTUNE)
+        def decode(start):
+            found = tf.ensure_shape(tf.numpy_function(fetch, [start], tf.string, stateful=False), [rows])
+            return tf.ensure_shape(decoder(records.parse(found), tf.constant([augmentation] * rows))[-1], shape)
+
+        shape = [None, image_size, image_size, 3]
+        return tf.data.Dataset.range(first, last, rows).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+    rest = split.num_images % batch_size
+    stream = part(0, split.num_images - rest, batch_size)
+    if rest:
+        stream = stream.concatenate(part(split.num_images - rest, split.num_images, rest))
+    return _options(stream).prefetch(tf.data.AUTOTUNE)

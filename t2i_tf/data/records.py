@@ -82,13 +82,14 @@ def serialize(
 
 
 def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """A serialized record (string scalar) -> its tensors; usable in tf.data.
+    """Serialized records, string [...], one or a vector of them -> their tensors; usable in tf.data.
 
-    "image" string scalar (JPEG bytes), "height", "width", "class" int64 scalars, "name" string scalar, "captions"
-    string [captions], "box" float32 [4] (zeros when absent), "has_box" bool scalar.
+    "image" string [...] (JPEG bytes), "height", "width", "class" int64 [...], "name" string [...], "captions" string
+    [..., captions] ("" behind those of a record that has fewer than another), "box" float32 [..., 4] (zeros when
+    absent), "has_box" bool [...].
     """
     absent = [float("nan")] * 4
-    features = tf.io.parse_single_example(
+    features = tf.io.parse_example(
         serialized,
         {
             "image": tf.io.FixedLenFeature([], tf.string),
@@ -100,8 +101,8 @@ def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
             "box": tf.io.FixedLenFeature([4], tf.float32, default_value=absent),
         },
     )
-    features["has_box"] = ~tf.reduce_any(tf.math.is_nan(features["box"]))
-    features["box"] = tf.where(features["has_box"], features["box"], tf.zeros([4]))
+    features["has_box"] = ~tf.reduce_any(tf.math.is_nan(features["box"]), axis=-1)
+    features["box"] = tf.where(features["has_box"][..., None], features["box"], 0.0)
     return features
 
 
