@@ -62,7 +62,7 @@ class _Decoder:
         whole = tf.cast(tf.stack([examples["height"], examples["width"]], axis=1), tf.int32)
         windows = tf.concat([tf.zeros_like(whole), whole], axis=1)
         if self.use_box:
-            windows = tf.where(examples["has_box"][:, None], box_windows(examples["box"], whole), windows)
+            windows = box_windows(examples["box"], whole)
         shapes = windows[:, 2:]
         if self.resizes:
             shapes = shapes * self.margin_size // tf.reduce_min(shapes, axis=1, keepdims=True)
@@ -92,16 +92,13 @@ def _options(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def check_boxes(split: records.Split) -> None:
     """Raises UserError when pictures cannot be cropped around boxes while training."""
     path, manifest = split.dataset.path, split.dataset.manifest
-    entry = manifest["splits"][split.name]
     if manifest["crop"] == "box":
         raise UserError(f"--box_crop: the pictures of {path} are cropped already: leave the flag out")
-    if "boxes" not in entry:  # data sets of before they were counted: the first record speaks for all
-        if not bool(records.parse(tf.constant(split.read([0])[0]))["has_box"]):
-            raise UserError(f"--box_crop: {path} has no bounding boxes: leave the flag out")
-    elif entry["boxes"] < entry["images"]:
+    without = split.num_images - manifest["splits"][split.name]["boxes"]
+    if without:
         raise UserError(
-            f"--box_crop: {entry['images'] - entry['boxes']:,} of the {entry['images']:,} pictures of split "
-            f"{split.name} of {path} have no bounding box: leave the flag out, or prepare the data set with all boxes"
+            f"--box_crop: {without:,} of the {split.num_images:,} pictures of split {split.name} of {path} have no "
+            "bounding box: leave the flag out, or prepare the data set with all boxes"
         )
 
 

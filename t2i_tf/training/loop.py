@@ -87,7 +87,14 @@ class Session:
             self.steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images)
             self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch)
         self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
-        self.batch_spec()  # data that do not fit are refused here
+        self._check_data()
+
+    def _check_data(self):
+        """Refuses data that do not fit before anything is written; the test split is read for scores later."""
+        self.batch_spec()
+        if self.training.box_crop:
+            for name in self.dataset.manifest["splits"]:
+                pipeline.check_boxes(self.dataset.split(name))
 
     def _loaded_text_encoder(self):
         if not self.training.text_encoder_run:

@@ -220,17 +220,6 @@ def test_every_picture_must_have_a_box(source, tmp_path):
         take(records.Dataset.open(made).split("train"), BatchRequest(image_sizes=(64,)), box_crop=True)
 
 
-def test_boxes_of_data_sets_written_before_they_were_counted(splits, blossoms):
-    def before(split):
-        dataset = copy.deepcopy(split.dataset)
-        del dataset.manifest["splits"]["train"]["boxes"]
-        return dataset.split("train")
-
-    pipeline.check_boxes(before(splits(100)))
-    with pytest.raises(UserError, match="--box_crop: .* has no bounding boxes"):
-        pipeline.check_boxes(before(records.Dataset.open(blossoms).split("train")))
-
-
 def test_pictures_stored_too_small_are_refused_with_the_size_to_prepare(splits):
     with pytest.raises(UserError, match="prepared at 64 pixels, training needs 128: .* --image_size=152"):
         pipeline.batches(splits(64, "square"), BatchRequest(image_sizes=(32, 128)), BATCH)

@@ -48,6 +48,10 @@ def test_data_that_do_not_fit_leave_no_folder(refused, without_captions):
     assert "an image has 0 captions, but 1 are drawn" in message
 
 
+def test_pictures_without_boxes_are_not_cropped_around_them(refused):
+    assert "--box_crop: 60 of the 60 pictures of split train" in refused(box_crop=True)
+
+
 def test_fine_tuning_starts_weights_and_average_at_the_other_run(text_encoder_run, tmp_path):
     training = TrainConfig(
         paper="char_cnn_rnn",
