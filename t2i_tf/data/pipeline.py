@@ -199,15 +199,25 @@ def batches(
 
 
 def views(
-    split: records.Split, image_size: int, batch_size: int, view: int = 0, *, box_crop: bool = False
+    split: records.Split,
+    image_size: int,
+    batch_size: int,
+    view: int = 0,
+    *,
+    box_crop: bool = False,
+    chosen: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Every picture once and in order: uint8 [<=batch_size,S,S,3] of one fixed view (0: the centre)."""
+    """Every picture once and in order, or those of the numbers `chosen` [N] in theirs.
+
+    Returns a dataset of uint8 [<=batch_size,S,S,3] of one fixed view (0: the centre).
+    """
     decoder = _Decoder((image_size,), split.dataset.manifest["image_size"], box_crop)
+    chosen = np.arange(split.num_images) if chosen is None else np.asarray(chosen, np.int64)
 
     def fetch(start):
-        return np.array(split.read(np.arange(start, min(start + batch_size, split.num_images))), object)
+        return np.array(split.read(chosen[start : start + batch_size]), object)
 
-    starts = tf.data.Dataset.range(0, split.num_images, batch_size)
+    starts = tf.data.Dataset.range(0, len(chosen), batch_size)
     rows = starts.map(lambda start: tf.numpy_function(fetch, [start], tf.string, stateful=False))
     rows = rows.map(lambda batch: tf.ensure_shape(batch, [None])).unbatch()
     pictures = rows.map(lambda record: decoder.view(record, view), num_parallel_calls=tf.data.AUTOTUNE)
