@@ -29,6 +29,7 @@ setup(
     extras_require={
         "published": ["torch>=2.6,<3"],
         "lsun": ["lmdb>=1.4,<4"],
+        "plots": ["matplotlib>=3.8,<4"],
         "dev": ["pytest>=8,<10", "ruff>=0.8,<1", "scipy>=1.11,<2", "lmdb>=1.4,<4"],
     },
     entry_points={

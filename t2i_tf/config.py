@@ -153,23 +153,33 @@ class SampleConfig:
 
     run_dir: str = option(REQUIRED, "run folder to sample from")
     caption: tuple[str, ...] = option(
-        (), "a caption; repeat the flag for more (default: 8 captions of the run's test split)", repeated=True
+        (), "a caption; repeat the flag for more (default: 8 captions of the test split)", repeated=True
     )
     captions_file: str | None = option(None, "text file with one caption a line")
-    seeds: str = option("0-7", "noise seeds: one picture a caption and seed, e.g. 0-7 or 1,5,9")
+    seeds: str | None = option(
+        None,
+        "noise seeds: one picture a caption and seed, e.g. 0-7 or 1,5,9; the same seed is the same noise whatever the "
+        "caption (default: 0-7; with captions, 0 for scales and nearest)",
+    )
     out: str = option("samples", "folder to write the pictures to")
     mode: str = option(
         "grid",
-        "grid: captions x seeds; interpolate_text: between the first two captions; "
-        "interpolate_noise: between the seeds of one caption",
-        choices=("grid", "interpolate_text", "interpolate_noise"),
+        "grid: a row a caption (the words fixed, the noise varied), a column a seed (the noise fixed, the words "
+        "varied); scales: a row a caption and seed, a column a scale of the run; nearest: a row a caption and seed, "
+        "beside each sample the training pictures nearest to it, to see whether pictures were learned by heart; "
+        "interpolate_text: between the first two captions; interpolate_noise: between the seeds of one caption",
+        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise"),
+    )
+    neighbors: int = option(7, "training pictures beside each sample (--mode=nearest)", minimum=1)
+    data_dir: str | None = option(
+        None, "data set of --mode=nearest and of the default captions (default: the run's own)"
     )
     interpolation_steps: int = option(8, "pictures along an interpolation, both ends included", minimum=2)
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
     )
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
-    single_files: bool = option(True, "also write every picture to a file of its own")
+    single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,8 @@ class EvaluateConfig:
     split: str = option("test", "split whose captions and pictures are used")
     metrics: tuple[str, ...] = option(
         ("default",),
-        "comma-separated: retrieval (text encoders), caption_fidelity (blossoms); default: what fits the run",
+        "comma-separated: retrieval (text encoders), caption_fidelity (blossoms), diversity (generators); default: "
+        "what fits the run",
     )
     num_images: int = option(1000, "how many pictures to generate or read", minimum=1)
     weights: str = option(

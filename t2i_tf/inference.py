@@ -58,6 +58,7 @@ class Run:
     def __post_init__(self):
         self._encode = tf.function(self._encode_batch, input_signature=[tf.TensorSpec([None], tf.string)])
         self._sample = tf.function(self._sample_batch)
+        self._features = tf.function(self._features_batch)
 
     def _encode_batch(self, captions):
         rule = self.recipe.hyperparameters.character_rule
@@ -134,6 +135,16 @@ class Run:
         if self.recipe.kind != "gan":
             raise UserError(f"a run of {self.paper} draws no pictures: give the run of a generator")
         return self.render(self._conditions(captions, len(seeds)), self.noise(seeds, truncation))
+
+    def _features_batch(self, images):
+        return self.recipe.image_features(tf.cast(images, tf.float32) / 127.5 - 1.0)
+
+    def image_features(self, images: np.ndarray) -> np.ndarray:
+        """Pictures uint8 [B,S,S,3] of the largest scale -> what its discriminator makes of them, float32 [B, F].
+
+        One batch of the network: the caller cuts large sets into batches of one size.
+        """
+        return self._features(images).numpy()
 
     def interpolate_text(
         self, first: str, second: str, steps: int, seeds: list[int], truncation: float = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from pathlib import Path
 
@@ -12,8 +13,18 @@ _GAP = 4
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 
 
+def enlarged(images: np.ndarray, size: int) -> np.ndarray:
+    """[..., H, W, 3] -> [..., size, size, 3] by nearest neighbour: every pixel stays what it is."""
+    rows, columns = (np.arange(size) * length // size for length in images.shape[-3:-1])
+    return images[..., rows[:, None], columns, :]
+
+
 def labelled_grid(
-    images: np.ndarray, row_labels: list[str], column_labels: list[str] | None = None, scale: int = 1
+    images: np.ndarray,
+    row_labels: list[str],
+    column_labels: list[str] | None = None,
+    scale: int = 1,
+    notes: list[list[str]] | None = None,
 ) -> Image.Image:
     """Pictures in rows, each row's caption wrapped at its left.
 
@@ -21,32 +32,37 @@ def labelled_grid(
         images: uint8 [rows, columns, H, W, 3].
         row_labels: one a row, empty strings for none; column_labels: one a column, printed above.
         scale: whole-number enlargement of the pictures, without smoothing.
+        notes: a few signs for each picture [rows][columns], printed below it.
     """
     rows, columns, height, width = images.shape[:4]
     height, width = height * scale, width * scale
     font = ImageFont.load_default(size=max(11, min(16, height // 6)))
-    letter = font.getlength("abcdefghij klmnopqrst") / 21
-    label_width = 0 if not any(row_labels) else int(max(180, min(320, 3 * width)))
-    top = 0 if not column_labels else font.size + 3 * _GAP
-    canvas = Image.new(
-        "RGB", (label_width + columns * (width + _GAP) + _GAP, top + rows * (height + _GAP) + _GAP), _BACKGROUND
-    )
+    captions = [_wrapped(label, font, max(180, min(320, 3 * width)), height) for label in row_labels]
+    widest = max((font.getlength(line) for lines in captions for line in lines), default=0)
+    left = _GAP + (math.ceil(widest) + 3 * _GAP if widest else 0)
+    top = _GAP + (font.size + 3 * _GAP if column_labels else 0)
+    row_height = height + _GAP + (font.size + 2 * _GAP if notes else 0)
+    canvas = Image.new("RGB", (left + columns * (width + _GAP), top + rows * row_height), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for column, label in enumerate(column_labels or []):
-        draw.text((label_width + _GAP + column * (width + _GAP), _GAP), label, fill=_INK, font=font)
+        draw.text((left + column * (width + _GAP), _GAP), label, fill=_INK, font=font)
     for row in range(rows):
-        y = top + _GAP + row * (height + _GAP)
-        lines = textwrap.wrap(row_labels[row], max(8, int((label_width - 2 * _GAP) / letter)))
-        most = max(1, height // (font.size + 3))
-        if len(lines) > most:
-            lines = [*lines[: most - 1], lines[most - 1] + " ..."]
-        draw.multiline_text((_GAP, y), "\n".join(lines), fill=_INK, font=font, spacing=3)
+        y = top + row * row_height
+        draw.multiline_text((_GAP, y), "\n".join(captions[row]), fill=_INK, font=font, spacing=3)
         for column in range(columns):
-            picture = Image.fromarray(images[row, column])
-            if scale > 1:
-                picture = picture.resize((width, height), Image.Resampling.NEAREST)
-            canvas.paste(picture, (label_width + _GAP + column * (width + _GAP), y))
+            x = left + column * (width + _GAP)
+            canvas.paste(Image.fromarray(images[row, column].repeat(scale, 0).repeat(scale, 1)), (x, y))
+            if notes:
+                draw.text((x, y + height + 2), notes[row][column], fill=_INK, font=font)
     return canvas
+
+
+def _wrapped(caption: str, font, width: float, height: int) -> list[str]:
+    """Lines of about a width, no more than a height holds; "..." says that some are left out."""
+    letter = font.getlength("abcdefghij klmnopqrst") / 21
+    lines = textwrap.wrap(caption, max(8, int(width / letter) - 1))
+    most = max(1, height // (font.size + 3))
+    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."]
 
 
 def save(image: Image.Image, path: Path) -> Path:

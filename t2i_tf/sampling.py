@@ -1,4 +1,10 @@
-"""`t2i-sample`: captions -> labelled grids and single pictures of a trained run."""
+"""`t2i-sample`: captions -> labelled grids and single pictures of a trained run.
+
+A grid has a caption in each row and a noise seed in each column: along a row the words are fixed and the noise varies,
+down a column the noise is fixed and the words vary, since noise follows from its seed alone. The other modes have a row
+for each caption and seed, with all scales of one picture or the training pictures nearest to it, or go from one caption
+or seed to another.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,9 @@ from PIL import Image
 from t2i_tf import pictures
 from t2i_tf.config import SampleConfig
 from t2i_tf.data import records
+from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
+from t2i_tf.evaluation import neighbors
 from t2i_tf.inference import Run, load
 
 DEFAULT_CAPTIONS = 8
@@ -61,22 +69,32 @@ def captions_of(options: SampleConfig, run: Run) -> list[str]:
         return [*options.caption, *captions]
     if options.caption:
         return list(options.caption)
-    dataset = records.Dataset.open(run.config.training.data_dir)
+    dataset = _dataset(options, run)
     split = dataset.split("test" if "test" in dataset.manifest["splits"] else "train")
     captions = split.captions()
     places = np.linspace(0, len(captions) - 1, min(DEFAULT_CAPTIONS, len(captions))).astype(int)
     return [captions[place][0] for place in places]
 
 
-def _file_name(number: int, caption: str, seed: int) -> str:
+def _dataset(options: SampleConfig, run: Run) -> records.Dataset:
+    """That of --data_dir, or the run's own. Raises UserError."""
+    path = options.data_dir or run.config.training.data_dir
+    if not path:
+        raise UserError(f"--run_dir={options.run_dir} was imported and knows no data set: give --caption or --data_dir")
+    return records.Dataset.open(path)
+
+
+def _file_name(number: int, caption: str | None, seed: int, ending: str = "") -> str:
     """The number keeps captions apart that begin alike or differ in signs alone."""
+    if caption is None:
+        return f"seed{seed}{ending}.png"
     words = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")[:60]
-    return f"{number:03d}-{words}-seed{seed}.png"
+    return f"{number:03d}-{words}-seed{seed}{ending}.png"
 
 
 def sample(options: SampleConfig) -> Iterator[str]:
     """Draws what the options ask for; yields the lines to print. Raises UserError."""
-    seeds = parse_seeds(options.seeds)
+    seeds = None if options.seeds is None else parse_seeds(options.seeds)
     if not 0.0 <= options.truncation <= 1.0:
         raise UserError(f"--truncation={options.truncation}: give a number from 0 to 1")
     run = load(options.run_dir, options.weights)
@@ -84,15 +102,22 @@ def sample(options: SampleConfig) -> Iterator[str]:
         raise UserError(
             f"--run_dir={options.run_dir} is a run of {run.paper}, which draws no pictures: give the run of a generator"
         )
+    if options.mode == "nearest" and not run.config.training.data_dir:
+        raise UserError(
+            f"--mode=nearest sees with the trained discriminator, and --run_dir={options.run_dir} was imported without "
+            "one: give a run of t2i-train"
+        )
     captions, out = captions_of(options, run), Path(options.out)
-    if options.mode == "interpolate_text":
-        yield from _interpolate_text(run, captions, seeds, options, out)
-    elif options.mode == "interpolate_noise":
-        yield from _interpolate_noise(run, captions, seeds, options, out)
-    elif run.takes_text:
-        yield from _grid(run, captions, seeds, options, out)
-    else:
-        yield from _grid_without_text(run, seeds, options, out)
+    if seeds is None:
+        seeds = [0] if captions and options.mode in ("scales", "nearest") else list(range(8))
+    draw = {
+        "grid": _grid if run.takes_text else _grid_without_text,
+        "scales": _scales,
+        "nearest": _nearest,
+        "interpolate_text": _interpolate_text,
+        "interpolate_noise": _interpolate_noise,
+    }[options.mode]
+    yield from draw(run, captions, seeds, options, out)
     caption = f" --caption={shlex.quote(captions[0])}" if captions else ""
     yield f"next: t2i-sample --run_dir={options.run_dir}{caption} --seeds=0-7 --out={out}"
 
@@ -114,7 +139,7 @@ def _grid(run, captions, seeds, options, out):
         yield f"{images.shape[0] * images.shape[1]} single pictures in {out}"
 
 
-def _grid_without_text(run, seeds, options, out):
+def _grid_without_text(run, captions, seeds, options, out):
     images = run.generate(None, seeds, options.truncation)[-1]
     starts = range(0, len(seeds), COLUMNS)
     columns = min(COLUMNS, len(seeds))
@@ -127,8 +152,56 @@ def _grid_without_text(run, seeds, options, out):
     yield f"grid of {len(seeds)} seeds: {pictures.save(grid, out / 'grid.png')}"
     if options.single_files:
         for seed, image in zip(seeds, images, strict=True):
-            pictures.save(Image.fromarray(image), out / f"seed{seed}.png")
+            pictures.save(Image.fromarray(image), out / _file_name(0, None, seed))
         yield f"{len(seeds)} single pictures in {out}"
+
+
+def _each(captions: list[str], seeds: list[int]) -> tuple[list[str] | None, list[int], list[str]]:
+    """-> a caption, a seed and a label for each caption and seed; the captions are None without text."""
+    if not captions:
+        return None, seeds, [f"seed {seed}" for seed in seeds]
+    pairs = [(caption, seed) for caption in captions for seed in seeds]
+    rows, noise = map(list, zip(*pairs, strict=True))
+    return rows, noise, [f"seed {seed}: {caption}" for caption, seed in pairs]
+
+
+def _scales(run, captions, seeds, options, out):
+    """A row a caption and seed, a column a scale, all shown at one size."""
+    rows, noise, labels = _each(captions, seeds)
+    scales = run.generate(rows, noise, options.truncation)
+    sizes = [scale.shape[-2] for scale in scales]
+    shown = sizes[-1] * _enlargement(scales[-1])
+    images = np.stack([pictures.enlarged(scale, shown) for scale in scales], axis=1)
+    grid = pictures.labelled_grid(images, labels, [str(size) for size in sizes])
+    names = ", ".join(map(str, sizes))
+    yield f"scales of {names} pixels: {pictures.save(grid, out / 'scales.png')}"
+    if options.single_files:
+        for size, scale in zip(sizes, scales, strict=True):
+            for row, image in enumerate(scale):
+                caption, number = (rows[row], row // len(seeds) + 1) if rows else (None, 0)
+                pictures.save(Image.fromarray(image), out / _file_name(number, caption, noise[row], f"-{size}"))
+        yield f"{len(noise) * len(sizes)} single pictures in {out}"
+
+
+def _nearest(run, captions, seeds, options, out):
+    """A row a caption and seed: the sample, and the training pictures nearest to it with their distances."""
+    dataset = _dataset(options, run)
+    rows, noise, labels = _each(captions, seeds)
+    samples = run.generate(rows, noise, options.truncation)[-1]
+    found = neighbors.nearest(run, dataset, samples, options.neighbors, ProgressLine())
+    images = np.concatenate([samples[:, None], found.pictures], axis=1)
+    titles = ["sample", "nearest", *map(str, range(2, images.shape[1]))]
+    notes = [["", *(f"{distance:#.4g}" for distance in row)] for row in found.distances]
+    grid = pictures.labelled_grid(images, labels, titles, _enlargement(images), notes)
+    path = pictures.save(grid, out / "nearest.png")
+    yield f"samples and the nearest of {found.searched:,} training pictures: {path}"
+    for label, distances, names in zip(labels, found.distances, found.names, strict=True):
+        yield f"  {label}: " + ", ".join(f"{d:#.4g} {name}" for d, name in zip(distances, names, strict=True))
+    line = f"mean distance to the nearest training picture: samples {found.distances[:, 0].mean():#.4g}"
+    if len(found.held_out):
+        line += f", {len(found.held_out)} unseen test pictures {found.held_out.mean():#.4g}"
+        line += " (samples learned by heart would be far nearer than unseen pictures are)"
+    yield line
 
 
 def _interpolate_text(run, captions, seeds, options, out):

@@ -76,6 +76,50 @@ def test_enlargement_does_not_smooth():
     np.testing.assert_array_equal(canvas, one[0, 0].repeat(5, 0).repeat(5, 1))
 
 
+@pytest.mark.parametrize("size", [4, 8, 12, 10])
+def test_enlarged_pictures_keep_their_pixels(size):
+    small = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4, 3), np.uint8)
+    large = pictures.enlarged(small, size)
+    assert large.shape == (2, 3, size, size, 3)
+    for one, other in zip(small.reshape(-1, 4, 4, 3), large.reshape(-1, size, size, 3), strict=True):
+        expected = Image.fromarray(one).resize((size, size), Image.Resampling.NEAREST)
+        if size % 4 == 0:
+            np.testing.assert_array_equal(other, expected)
+        assert {*map(tuple, other.reshape(-1, 3))} == {*map(tuple, one.reshape(-1, 3))}
+
+
+@pytest.mark.parametrize("headings", [None, ["sample", "nearest"]])
+def test_notes_stand_below_their_picture_and_cover_none(headings):
+    notes = [["", "12.34"], ["0.001", ""]]
+    plain = np.full((2, 2, 64, 64, 3), WHITE, np.uint8)
+    blank = np.asarray(pictures.labelled_grid(plain, ["", ""], headings, notes=[["", ""], ["", ""]]))
+    canvas = np.asarray(pictures.labelled_grid(plain, ["", ""], headings, notes=notes))
+    rows, columns = np.nonzero((canvas != blank).any(-1))
+    coloured = np.asarray(pictures.labelled_grid(images(2, 2, 64, 64), ["", ""], headings, notes=notes))
+    boxes = {(r, c): box_of(coloured, (r + 1, c + 1, 77)) for r in range(2) for c in range(2)}
+    assert canvas.shape[0] > boxes[1, 0][2] + 11
+    for row, column in ((0, 1), (1, 0)):
+        _, left, bottom, right = boxes[row, column]
+        below = boxes[row + 1, column][0] if row == 0 else canvas.shape[0]
+        here = (rows >= bottom) & (rows < below) & (columns >= left) & (columns < right)
+        assert here.any()
+        rows, columns = rows[~here], columns[~here]
+    assert not len(rows), "and no ink is anywhere else"
+
+
+def test_a_short_label_takes_no_more_room_than_it_needs():
+    plain = np.full((1, 1, 64, 64, 3), WHITE, np.uint8)
+    grid = pictures.labelled_grid(plain, ["seed 3"])
+    assert 68 + 20 < grid.width < 68 + 80
+    assert ink(grid)[:, 1].max() < grid.width - 68
+
+
+def test_a_line_of_wide_letters_is_not_covered_by_the_picture():
+    plain = np.full((1, 1, 64, 64, 3), WHITE, np.uint8)
+    grid = pictures.labelled_grid(plain, ["W" * 60])
+    assert ink(grid)[:, 1].max() < grid.width - 68
+
+
 def test_saving_makes_the_folder_and_leaves_nothing_beside(tmp_path):
     image = Image.fromarray(images(1, 1)[0, 0])
     path = pictures.save(image, tmp_path / "a" / "b" / "grid.png")

@@ -1,6 +1,7 @@
 """A generator without text, from training to pictures: noise seeds are all it takes."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -67,6 +68,27 @@ def test_a_grid_of_seeds_and_a_file_for_each(run, run_dir, tmp_path):
     assert "--caption" not in lines[-1]
 
 
+def test_all_scales_side_by_side(run, run_dir, tmp_path):
+    lines = draw(run_dir, tmp_path, seeds="3,5", mode="scales")
+    assert lines[0] == f"scales of 16, 32 pixels: {tmp_path / 'scales.png'}"
+    assert lines[1] == f"4 single pictures in {tmp_path}"
+    grid, scales = np.asarray(Image.open(tmp_path / "scales.png")), run.generate(None, [3, 5])
+    for row, seed in enumerate([3, 5]):
+        for column, (size, images) in enumerate(zip([16, 32], scales, strict=True)):
+            x, y, times = grid.shape[1] - 132 * (2 - column), grid.shape[0] - 132 * (2 - row), 128 // size
+            np.testing.assert_array_equal(grid[y : y + 128, x : x + 128], images[row].repeat(times, 0).repeat(times, 1))
+            single = Image.open(tmp_path / f"seed{seed}-{size}.png")
+            np.testing.assert_array_equal(np.asarray(single), images[row])
+
+
+def test_nearest_training_pictures_are_of_the_largest_scale(run_dir, tmp_path):
+    lines = draw(run_dir, tmp_path, mode="nearest", neighbors=2)
+    assert lines[0] == f"samples and the nearest of 60 training pictures: {tmp_path / 'nearest.png'}"
+    assert lines[1].startswith("  seed 0: ") and lines[1].count(", ") == 1
+    width, height = Image.open(tmp_path / "nearest.png").size
+    assert 3 * 132 < width < 4 * 132 and 8 * 132 < height < 10 * 132
+
+
 def test_one_seed(run_dir, tmp_path):
     draw(run_dir, tmp_path, seeds="7", single_files=False)
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
@@ -90,7 +112,19 @@ def test_what_needs_text_is_refused(run_dir, tmp_path, given, message):
         draw(run_dir, tmp_path, **given)
 
 
-def test_no_score_of_captions_fits(run, blossoms):
+def test_diversity_is_across_seeds(run, run_dir, blossoms):
     from t2i_tf.data import records
+    from t2i_tf.evaluation import metrics
 
-    assert evaluate.fitting(run, records.Dataset.open(blossoms).split("test")) == []
+    split = records.Dataset.open(blossoms).split("test")
+    assert evaluate.fitting(run, split) == ["diversity"], "no score of captions fits"
+    score = evaluate.evaluate(run, "diversity", split, num_images=5, seed=2)
+    images = run.generate(None, range(2, 7))[-1]
+    assert score["across_seeds"] == metrics.mean_distance(images[None]) and 0 < score["real"] < 1
+    assert (score["seeds"], score["real_images"]) == (5, 5)
+    assert not {"captions", "same_caption", "across_captions"} & set(score)
+    trained = [json.loads(line) for line in (run_dir / "scores.jsonl").read_text().splitlines()]
+    assert [(line["metric"], line["step"], line["seeds"]) for line in trained] == [
+        ("diversity", 1, 32),
+        ("diversity", 2, 32),
+    ]

@@ -109,6 +109,98 @@ def test_single_files_can_be_left_out(draw):
     assert [path.name for path in out.iterdir()] == ["grid.png"]
 
 
+def size_of(path):
+    return Image.open(path).size
+
+
+def test_the_seeds_of_a_grid_are_the_same_noise_in_every_row(draw, gan):
+    """Down a column the words alone vary: without them the rows would be equal."""
+    _, out = draw(caption=("a red flower", "a blue one"), seeds="0-1", single_files=False)
+    grid = np.asarray(Image.open(out / "grid.png"))
+    noise = gan.noise([0, 1])
+    conditions = gan.embed(["a red flower", "a blue one"])
+    rows = [gan.render(np.repeat(c[None], 2, axis=0), noise)[-1] for c in conditions]
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            x, y = grid.shape[1] - 132 * (2 - column), grid.shape[0] - 132 * (2 - row)
+            np.testing.assert_array_equal(grid[y : y + 128, x : x + 128], image.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_run_of_one_scale_has_one_column(draw, gan):
+    captions = ("a red flower", "a blue one")
+    lines, out = draw(caption=captions, seeds="2,4", mode="scales")
+    assert lines[0] == f"scales of 64 pixels: {out / 'scales.png'}"
+    assert lines[1] == f"4 single pictures in {out}"
+    grid = np.asarray(Image.open(out / "scales.png"))
+    images = gan.generate(["a red flower"] * 2 + ["a blue one"] * 2, [2, 4, 2, 4])[-1]
+    for row, image in enumerate(images):
+        y = grid.shape[0] - 132 * (4 - row)
+        np.testing.assert_array_equal(grid[y : y + 128, -132:-4], image.repeat(2, 0).repeat(2, 1))
+    for row, name in enumerate(["001-a-red-flower-seed2", "001-a-red-flower-seed4", "002-a-blue-one-seed2"]):
+        np.testing.assert_array_equal(np.asarray(Image.open(out / f"{name}-64.png")), images[row])
+
+
+@pytest.mark.parametrize("mode, rows", [("grid", 2), ("scales", 2), ("nearest", 2)])
+def test_default_seeds_keep_a_picture_small_enough_to_look_at(draw, mode, rows):
+    lines, out = draw(caption=("a red flower", "a blue one"), mode=mode, neighbors=2, single_files=False)
+    width, height = size_of(out / f"{mode}.png")
+    assert rows * 128 < height < (rows + 1) * 128
+    assert ("8 seeds" in lines[0]) == (mode == "grid")
+    assert (width > 8 * 128) == (mode == "grid")
+
+
+@pytest.mark.parametrize("neighbors", [1, 7])
+def test_samples_stand_beside_their_nearest_training_pictures(draw, gan, blossoms, neighbors):
+    from t2i_tf.data import records
+    from t2i_tf.evaluation.neighbors import nearest
+
+    captions = ("a red flower", "a blue one")
+    lines, out = draw(caption=captions, seeds="0,3", mode="nearest", neighbors=neighbors)
+    assert [path.name for path in out.iterdir()] == ["nearest.png"]
+    samples = gan.generate([c for c in captions for _ in range(2)], [0, 3] * 2)[-1]
+    found = nearest(gan, records.Dataset.open(blossoms), samples, neighbors, lambda done, total: None)
+    grid = np.asarray(Image.open(out / "nearest.png"))
+    row_height = (grid.shape[0] - 32) // 4
+    for row in range(4):
+        for column, image in enumerate([samples[row], *found.pictures[row]]):
+            x, y = grid.shape[1] - 132 * (neighbors + 1 - column), 32 + row * row_height
+            np.testing.assert_array_equal(grid[y : y + 128, x : x + 128], image.repeat(2, 0).repeat(2, 1))
+    assert lines[0] == f"samples and the nearest of 60 training pictures: {out / 'nearest.png'}"
+    pairs = ", ".join(f"{d:#.4g} {n}" for d, n in zip(found.distances[1], found.names[1], strict=True))
+    assert lines[2] == f"  seed 3: a red flower: {pairs}"
+    mean = found.distances[:, 0].mean()
+    assert lines[5].startswith(
+        f"mean distance to the nearest training picture: samples {mean:#.4g}, 6 unseen test pictures "
+        f"{found.held_out.mean():#.4g}"
+    )
+
+
+def test_another_data_set_can_be_named(draw, tmp_path):
+    from t2i_tf.config import PrepareConfig
+    from t2i_tf.data import records
+    from t2i_tf.data.prepare import prepare
+
+    options = PrepareConfig(source="blossoms", data_dir=str(tmp_path / "more"), num_images=30, seed=5, workers=1)
+    other = prepare(options, progress=lambda done, total: None)
+    lines, _ = draw(mode="nearest", data_dir=str(other), neighbors=1)
+    found = records.Dataset.open(other)
+    assert f"nearest of {found.split('train').num_images} training pictures" in lines[0]
+    captions = [captions[0] for captions in found.split("test").captions()]
+    assert [line.partition(": ")[2].partition(":")[0] for line in lines[1 : len(captions) + 1]] == captions
+    with pytest.raises(UserError, match="no such data set folder"):
+        draw(mode="nearest", data_dir=str(tmp_path / "nowhere"))
+
+
+def test_imported_generators_have_no_discriminator_to_compare_with(draw, gan, monkeypatch):
+    unknown = dataclasses.replace(gan.config, training=dataclasses.replace(gan.config.training, data_dir=""))
+    monkeypatch.setattr(gan, "config", unknown)
+    for given in ({}, {"caption": ("a red flower",)}, {"data_dir": "data"}):
+        with pytest.raises(UserError, match="--mode=nearest sees with the trained discriminator, and --run_dir=runs/1"):
+            draw(mode="nearest", **given)
+    with pytest.raises(UserError, match="was imported and knows no data set: give --caption or --data_dir"):
+        draw()
+
+
 @pytest.mark.parametrize("mode, columns", [("interpolate_text", 3), ("interpolate_noise", 3)])
 def test_interpolations_are_one_picture(draw, mode, columns):
     lines, out = draw(caption=("a red flower", "a blue one"), seeds="0-1", mode=mode, interpolation_steps=columns)

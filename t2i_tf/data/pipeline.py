@@ -204,25 +204,35 @@ VIEWS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 
 
 def views(
-    split: records.Split, image_size: int, batch_size: int, view: int = 0, *, box_crop: bool = False
+    split: records.Split,
+    image_size: int,
+    batch_size: int,
+    view: int = 0,
+    *,
+    box_crop: bool = False,
+    chosen: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Every picture once and in order: uint8 [<=batch_size,S,S,3] of one fixed view (0: the centre)."""
+    """Every picture once and in order, or those of the numbers `chosen` [N] in theirs.
+
+    Returns a dataset of uint8 [<=batch_size,S,S,3] of one fixed view (0: the centre).
+    """
     decoder = _Decoder((image_size,), split.dataset.manifest["image_size"], box_crop)
+    chosen = np.arange(split.num_images) if chosen is None else np.asarray(chosen, np.int64)
     augmentation = [*VIEWS[view % len(VIEWS)], 1.0 if view < len(VIEWS) else 0.0]
+    shape = [None, image_size, image_size, 3]
 
     def part(first, last, rows):
         def fetch(start):
-            return np.array(split.read(np.arange(start, start + rows)), object)
+            return np.array(split.read(chosen[start : start + rows]), object)
 
         def decode(start):
             found = tf.ensure_shape(tf.numpy_function(fetch, [start], tf.string, stateful=False), [rows])
             return tf.ensure_shape(decoder(records.parse(found), tf.constant([augmentation] * rows))[-1], shape)
 
-        shape = [None, image_size, image_size, 3]
         return tf.data.Dataset.range(first, last, rows).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
-    rest = split.num_images % batch_size
-    stream = part(0, split.num_images - rest, batch_size)
+    rest = len(chosen) % batch_size
+    stream = part(0, len(chosen) - rest, batch_size)
     if rest:
-        stream = stream.concatenate(part(split.num_images - rest, split.num_images, rest))
+        stream = stream.concatenate(part(len(chosen) - rest, len(chosen), rest))
     return _options(stream).prefetch(tf.data.AUTOTUNE)

@@ -15,6 +15,10 @@ from t2i_tf.evaluation import fidelity, metrics
 from t2i_tf.inference import Run, load
 
 VERSION = 1
+ENOUGH_IMAGES = {"diversity": 32}
+"""Pictures behind a score that is taken while training, where fewer do than for the others."""
+DIVERSITY_SEEDS, DIVERSITY_IMAGES = 4, 1000
+"""Pictures of each caption, and the most pictures that are compared: pairs grow with their square."""
 
 
 def retrieval(run: Run, split: records.Split, num_images: int, seed: int) -> dict:
@@ -49,16 +53,62 @@ def caption_fidelity(run: Run, split: records.Split, num_images: int, seed: int)
     return fidelity.caption_fidelity(images, captions)
 
 
+def diversity(run: Run, split: records.Split, num_images: int, seed: int) -> dict:
+    """Do generated pictures differ, with the noise and with the words, as real ones of the split do?
+
+    See `metrics.diversity` for same_caption and across_captions; real is the mean distance of real pictures, as many
+    as are generated where the split has them. Captions are of different pictures, four seeds each. A run without text
+    has across_seeds instead. At most 1,000 pictures of each kind.
+    """
+    if run.recipe.kind != "gan":
+        raise UserError(f"--metrics=diversity needs a run of a generator, this is one of {run.paper}")
+    if run.takes_text and not split.caption_offsets[-1]:
+        raise UserError(f"--metrics=diversity: {split.dataset.path} has no captions: give another --data_dir")
+    count = min(num_images, DIVERSITY_IMAGES)
+    order = np.random.Generator(np.random.Philox(seed)).permutation(split.num_images)
+    if run.takes_text:
+        seeds = list(range(seed, seed + min(count, DIVERSITY_SEEDS)))
+        captions = _different_captions(split, order, count // len(seeds))
+        images = run.generate([c for c in captions for _ in seeds], seeds * len(captions))[-1]
+        scores = metrics.diversity(images.reshape(len(captions), len(seeds), *images.shape[1:]))
+        counts = {"captions": len(captions), "seeds": len(seeds)}
+    else:
+        images = run.generate(None, list(range(seed, seed + count)))[-1]
+        scores, counts = {"across_seeds": metrics.mean_distance(images[None])}, {"seeds": count}
+    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
+    views = pipeline.views(split, size, 64, box_crop=box_crop, chosen=order[:count])
+    real = np.concatenate(list(views.as_numpy_iterator()))
+    return {
+        **scores,
+        "real": metrics.mean_distance(real[None]),
+        **counts,
+        "real_images": len(real),
+        "distance": f"rms of {metrics.DISTANCE_SIZE}x{metrics.DISTANCE_SIZE} area averages",
+    }
+
+
+def _different_captions(split: records.Split, order: np.ndarray, count: int) -> list[str]:
+    """The first captions of pictures in this order, none twice; fewer than `count` where there are no more."""
+    captions = split.captions()
+    found = dict.fromkeys(captions[picture][0] for picture in order if captions[picture])
+    return list(found)[:count]
+
+
 def _has_classes(split: records.Split) -> bool:
     return bool(split.caption_offsets[-1]) and len(np.unique(split.class_ids)) > 1
 
 
-METRICS = {"retrieval": retrieval, "caption_fidelity": caption_fidelity}
+METRICS = {"retrieval": retrieval, "caption_fidelity": caption_fidelity, "diversity": diversity}
 
 
 def fitting(run: Run, split: records.Split) -> list[str]:
     """The metrics of a paper that this data set allows."""
-    fits = {"caption_fidelity": split.dataset.manifest["name"] == "blossoms", "retrieval": _has_classes(split)}
+    captions_go_in = run.text_encoder is not None and bool(split.caption_offsets[-1])
+    fits = {
+        "caption_fidelity": split.dataset.manifest["name"] == "blossoms",
+        "retrieval": _has_classes(split),
+        "diversity": captions_go_in or not run.takes_text,
+    }
     return [name for name in run.recipe.score_metrics if fits[name]]
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from t2i_tf.data.sources.blossoms import parse_caption
 from t2i_tf.data.sources.blossoms_drawing import BACKGROUNDS, CENTER_COLORS, LEAF_COLOR, PETAL_COLORS, RGB
+from t2i_tf.evaluation.metrics import area_average
 
 ATTRIBUTES = ("petal_color", "center_color", "background")
 
@@ -112,7 +113,7 @@ class _Measured:
 
 
 def _measure(images: np.ndarray) -> _Measured:
-    averaged = _area_average(images)
+    averaged = area_average(images, _GRID)
     pixels = _lab(averaged)
 
     corners = pixels[:, _RADIUS > 0.5]
@@ -156,13 +157,6 @@ def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
     return (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
 
 
-def _area_average(images: np.ndarray) -> np.ndarray:
-    """[B, H, W, 3] -> [B, 32, 32, 3]: each new pixel is the mean of the area it covers."""
-    batch, height, width, _ = images.shape
-    rows = _overlaps(height) @ images.reshape(batch, height, width * 3).astype(np.float32)
-    return (_overlaps(width) @ rows.reshape(batch * _GRID, width, 3)).reshape(batch, _GRID, _GRID, 3)
-
-
 def _smoothed(images: np.ndarray, where: np.ndarray) -> np.ndarray:
     """[B, H, W, 3] -> the same, each pixel the mean of those in the 5 x 5 around it that are in `where` [B, H, W]."""
     inside = np.concatenate([images * where[..., None], where[..., None]], axis=-1, dtype=np.float32)
@@ -170,12 +164,6 @@ def _smoothed(images: np.ndarray, where: np.ndarray) -> np.ndarray:
         padding = [(2, 2) if a == axis else (0, 0) for a in range(4)]
         inside = np.lib.stride_tricks.sliding_window_view(np.pad(inside, padding), 5, axis=axis).sum(axis=-1)
     return inside[..., :3] / np.maximum(inside[..., 3:], 1)
-
-
-def _overlaps(length: int) -> np.ndarray:
-    edges, pixel = np.linspace(0, length, _GRID + 1)[:, None], np.arange(length)
-    overlap = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
-    return (np.clip(overlap, 0, None) * _GRID / length).astype(np.float32)
 
 
 def _lab(rgb: np.ndarray | RGB) -> np.ndarray:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 PRECISION_DEPTHS = (1, 5, 10, 50)
+DISTANCE_SIZE = 32
+"""Pictures are compared at this size: what matters is what they show, not the grain of each pixel."""
 
 
 def class_vectors(caption_vectors: np.ndarray, caption_classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,3 +47,70 @@ def zero_shot_retrieval(
         if k <= smallest or k == 1:
             scores[f"precision_at_{k}"] = float(np.mean(image_classes[ranking[:k]] == classes[None, :]))
     return scores
+
+
+def area_average(images: np.ndarray, size: int, dtype=np.float32) -> np.ndarray:
+    """[B, H, W, C] -> [B, size, size, C], computed in `dtype`: each new pixel is the mean of the area it covers."""
+    batch, height, width, channels = images.shape
+    rows = _overlaps(height, size, dtype) @ images.reshape(batch, height, width * channels).astype(dtype)
+    columns = _overlaps(width, size, dtype) @ rows.reshape(batch * size, width, channels)
+    return columns.reshape(batch, size, size, channels)
+
+
+def _overlaps(length: int, size: int, dtype) -> np.ndarray:
+    """[size, length]: the share that each pixel has in each new one."""
+    edges, pixel = np.linspace(0, length, size + 1)[:, None], np.arange(length)
+    overlap = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
+    return (np.clip(overlap, 0, None) * size / length).astype(dtype)
+
+
+def mean_distance(groups: np.ndarray) -> float | None:
+    """How much pictures of a group differ: uint8 [G, N, H, W, 3] -> mean over all pairs within each group.
+
+    The distance of two pictures is the root mean square difference of their pixels in [0, 1], each picture an area
+    average of 32 x 32 first: 0 for the same picture, 1 for black and white. None where a group has no pair.
+    """
+    count, size, *shape = groups.shape
+    if size < 2 or not count:
+        return None
+    means = []
+    for group in groups:
+        parts = [area_average(group[i : i + 64], DISTANCE_SIZE, np.float64) for i in range(0, size, 64)]
+        pixels = np.concatenate(parts).reshape(size, -1) / 255
+        distances = [np.sqrt(np.mean((pixels[i + 1 :] - one) ** 2, axis=1)) for i, one in enumerate(pixels)]
+        means.append(np.concatenate(distances).mean())
+    return float(np.mean(means))
+
+
+def diversity(images: np.ndarray) -> dict[str, float | None]:
+    """Do pictures vary with the noise, and with the words? uint8 [captions, seeds, H, W, 3], the noise in the columns.
+
+    Returns mean distances (see `mean_distance`): same_caption, of pictures of one caption and several seeds, None with
+    one seed; across_captions, of pictures of several captions and one seed, None with one caption. same_caption near 0
+    is a collapse: the noise changes nothing. across_captions near 0 is text ignored: with the same noise, other words
+    make the same picture. How far real pictures are from each other is the yardstick for both.
+    """
+    return {"same_caption": mean_distance(images), "across_captions": mean_distance(images.swapaxes(0, 1))}
+
+
+def nearest_rows(queries: np.ndarray, parts: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` nearest of many rows to each query, in L2 distance; the rows pass in parts and are not kept.
+
+    Args:
+        queries: [Q, F]; parts: arrays [B, F], together the N rows in order.
+
+    Returns distances float64 [Q, K] and row numbers int64 [Q, K], nearest first, the earlier row first among equals; K
+    is `count`, or N where there are fewer.
+    """
+    queries = queries.astype(np.float64)  # in float32 the products below lose what two close rows differ by
+    squares = np.sum(queries**2, axis=1, keepdims=True)
+    best, rows, start = np.zeros([len(queries), 0]), np.zeros([len(queries), 0], np.int64), 0
+    for part in parts:
+        part = part.astype(np.float64)
+        distances = squares + np.sum(part**2, axis=1) - 2 * queries @ part.T
+        numbers = np.broadcast_to(np.arange(start, start + len(part)), distances.shape)
+        best, rows = np.concatenate([best, distances], axis=1), np.concatenate([rows, numbers], axis=1)
+        order = np.argsort(best, axis=1, kind="stable")[:, :count]
+        best, rows = np.take_along_axis(best, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        start += len(part)
+    return np.sqrt(np.maximum(best, 0)), rows

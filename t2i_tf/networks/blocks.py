@@ -115,6 +115,11 @@ def upsampling_convolution(filters: int, name: str | None = None) -> keras.layer
     )
 
 
+def flat(maps: tf.Tensor) -> tf.Tensor:
+    """[B,H,W,C] -> [B, H*W*C]."""
+    return tf.reshape(maps, [tf.shape(maps)[0], -1])
+
+
 @tf.custom_gradient
 def _with_zero_gradient(x):
     return x, tf.zeros_like

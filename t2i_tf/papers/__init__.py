@@ -22,7 +22,9 @@ A GAN recipe has `generator` and the ordered dict `discriminators`, and
 * `discriminator_losses(name, batch, condition, generated) -> dict` and `generator_losses(batch, condition, generated)
   -> dict`: named scalars, means over this replica's rows; "loss" is minimised, the others are shown;
 * `sampling_noise(draw) -> dict` and `sample(condition, noise) -> list of images [B,H,W,3] in [-1,1]`, small to large:
-  test time; the noise has a row for each picture and goes to zero with the truncation.
+  test time; the noise has a row for each picture and goes to zero with the truncation;
+* `image_features(images) -> [B,F]`: what the discriminator of the largest scale makes of pictures [B,S,S,3] in [-1,1]
+  before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it.
 
 A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
 `encode_images`, ...).

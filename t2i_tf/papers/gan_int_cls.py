@@ -27,6 +27,7 @@ from t2i_tf.networks.blocks import (
     TorchDense,
     conv_initializer,
     convolution,
+    flat,
     leaky_relu,
     upsampling_convolution,
 )
@@ -206,7 +207,7 @@ class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 
     kind = "gan"
-    score_metrics = ("caption_fidelity",)
+    score_metrics = ("caption_fidelity", "diversity")
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters
@@ -323,3 +324,7 @@ class Recipe:
     def sample(self, text, noise) -> list:
         """Test time: running statistics, one caption's embedding a row."""
         return [self.generator(noise["z"], text, training=False)]
+
+    def image_features(self, images) -> tf.Tensor:
+        """[B,64,64,3] in [-1, 1] -> [B, F]."""
+        return flat(self.discriminator.image_features(images, training=False))

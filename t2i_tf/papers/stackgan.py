@@ -42,6 +42,7 @@ from t2i_tf.networks.blocks import (
     convolution,
     double_size,
     everywhere,
+    flat,
     leaky_relu,
 )
 from t2i_tf.papers import BatchRequest, Context
@@ -349,7 +350,7 @@ class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 
     kind = "gan"
-    score_metrics = ("caption_fidelity",)
+    score_metrics = ("caption_fidelity", "diversity")
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters
@@ -515,3 +516,7 @@ class Recipe:
     def sample(self, text, noise) -> list:
         """Test time: running statistics, one caption's embedding a row; pictures of all stages."""
         return self._pictures(text, noise, training=False)["images"]
+
+    def image_features(self, images) -> tf.Tensor:
+        """Of the last stage: [B,S,S,3] in [-1, 1] -> [B, F]."""
+        return flat(self.discriminator.image_features(images, training=False))

@@ -29,6 +29,7 @@ from t2i_tf.networks.blocks import (
     LeakyConvolution,
     LogitHead,
     everywhere,
+    flat,
     orthogonal_convolution,
 )
 from t2i_tf.papers import BatchRequest, Context
@@ -190,7 +191,7 @@ class Recipe:
                 "stackgan_v2 needs sentence embeddings: give --text_encoder_run=RUN of a trained char_cnn_rnn, prepare "
                 "the data set with --embeddings, or train --noconditional"
             )
-        self.score_metrics = ("caption_fidelity",) if hp.conditional else ()
+        self.score_metrics = ("caption_fidelity", "diversity") if hp.conditional else ("diversity",)
         self.generator = Generator(
             hp.generator_width,
             hp.num_scales,
@@ -306,3 +307,7 @@ class Recipe:
     def sample(self, text, noise) -> list:
         """Test time: running statistics."""
         return self.generator(text=text, **noise, training=False)["images"]
+
+    def image_features(self, images) -> tf.Tensor:
+        """Of the largest scale: [B,S,S,3] in [-1, 1] -> [B, F]."""
+        return flat(self.discriminators[f"discriminator_{self.generator.sizes[-1]}"].trunk(images, training=False))

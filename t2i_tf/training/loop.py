@@ -271,7 +271,8 @@ class _Observer:
         if self.test is None:
             return
         for metric in evaluate.fitting(live, self.test):
-            score = evaluate.evaluate(live, metric, self.test, SCORED_IMAGES, seed=0)
+            count = evaluate.ENOUGH_IMAGES.get(metric, SCORED_IMAGES)
+            score = evaluate.evaluate(live, metric, self.test, count, seed=0)
             evaluate.append_score(self.run_dir, score)
             with self.writer.as_default(step=step):
                 for name, value in score.items():

@@ -1,6 +1,5 @@
 """The stream of batches against PIL and against the plan that `Sampler` makes, on real records."""
 
-import copy
 import io
 import json
 import shutil
@@ -307,6 +306,16 @@ def test_shapes_are_known_before_anything_is_read(splits, batch_size):
 
 
 CORNERS = [(0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("chosen", [[7, 0, 3], [11], [2, 2, 9, 9, 4, 2], []])
+def test_views_of_chosen_pictures_are_theirs_in_the_order_asked_for(splits, chosen):
+    split = splits(76)
+    everything = np.concatenate(list(pipeline.views(split, 64, BATCH).as_numpy_iterator()))
+    batches = list(pipeline.views(split, 64, BATCH, chosen=np.array(chosen)).as_numpy_iterator())
+    assert [len(batch) for batch in batches] == [len(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)]
+    found = np.concatenate([everything[:0], *batches])
+    np.testing.assert_array_equal(found, everything[chosen] if chosen else everything[:0])
 
 
 @pytest.mark.parametrize("view", [0, 1, 2, 3, 4, 5, 7, 9])

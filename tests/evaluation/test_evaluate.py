@@ -5,9 +5,9 @@ import pytest
 
 from t2i_tf import inference
 from t2i_tf.config import EvaluateConfig
-from t2i_tf.data import records
+from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import evaluate
+from t2i_tf.evaluation import evaluate, metrics
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +20,16 @@ def encoder(text_encoder_run):
     return inference.load(text_encoder_run.path)
 
 
+def scores_of(run):
+    lines = [json.loads(line) for line in (run.path / "scores.jsonl").read_text().splitlines()]
+    scores = {line["metric"]: line for line in lines}
+    assert len(scores) == len(lines)
+    return scores
+
+
 def test_training_leaves_scores_that_say_how_they_were_measured(gan_run, text_encoder_run):
     for run, metric, weights in ((gan_run, "caption_fidelity", "ema"), (text_encoder_run, "retrieval", "raw")):
-        (line,) = (run.path / "scores.jsonl").read_text().splitlines()
-        score = json.loads(line)
+        score = scores_of(run)[metric]
         expected = {"metric": metric, "data": "blossoms", "split": "test", "seed": 0, "weights": weights}
         assert {name: score[name] for name in expected} == expected
         assert score["step"] == run.outcome.step
@@ -42,11 +48,86 @@ def test_caption_fidelity_repeats_and_counts(gan, split):
     assert score == evaluate.evaluate(gan, "caption_fidelity", split, num_images=20, seed=3)
 
 
+def test_diversity_of_captions_and_seeds(gan, split):
+    score = evaluate.evaluate(gan, "diversity", split, num_images=17, seed=3)
+    assert (score["captions"], score["seeds"], score["real_images"]) == (4, 4, 6)
+    assert score["distance"] == "rms of 32x32 area averages"
+    assert score == evaluate.evaluate(gan, "diversity", split, num_images=17, seed=3)
+    order = np.random.Generator(np.random.Philox(3)).permutation(6)
+    captions = [split.captions()[picture][0] for picture in order[:4]]
+    images = gan.generate([c for c in captions for _ in range(4)], [3, 4, 5, 6] * 4)[-1].reshape(4, 4, 64, 64, 3)
+    for name, value in metrics.diversity(images).items():
+        assert score[name] == value > 0
+    (real,) = pipeline.views(split, 64, 6).as_numpy_iterator()
+    assert score["real"] == pytest.approx(metrics.mean_distance(real[None]), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "num_images, captions, seeds, real", [(1, 1, 1, 1), (2, 1, 2, 2), (4, 1, 4, 4), (8, 2, 4, 6), (5000, 6, 4, 6)]
+)
+def test_diversity_of_few_pictures(gan, split, num_images, captions, seeds, real):
+    score = evaluate.evaluate(gan, "diversity", split, num_images)
+    assert (score["captions"], score["seeds"], score["real_images"]) == (captions, seeds, real)
+    assert (score["same_caption"] is None) == (seeds == 1)
+    assert (score["across_captions"] is None) == (captions == 1)
+    assert (score["real"] is None) == (real == 1)
+
+
+def test_noise_that_says_nothing_and_words_that_say_nothing_are_told_apart(gan, split, monkeypatch):
+    generate = gan.generate
+
+    def collapsed(captions, seeds):
+        return generate(captions, [0] * len(seeds))
+
+    def deaf(captions, seeds):
+        return generate(["a red flower"] * len(captions), seeds)
+
+    monkeypatch.setattr(gan, "generate", collapsed)
+    score = evaluate.evaluate(gan, "diversity", split, 24)
+    assert score["same_caption"] == 0 < score["across_captions"]
+    monkeypatch.setattr(gan, "generate", deaf)
+    score = evaluate.evaluate(gan, "diversity", split, 24)
+    assert score["across_captions"] == 0 < score["same_caption"]
+
+
+def test_captions_of_diversity_are_different_texts(split, monkeypatch):
+    texts = [["a", "b"], ["a"], [], ["c"], ["a"], ["d"]]
+    monkeypatch.setattr(split, "captions", lambda: texts)
+    assert evaluate._different_captions(split, np.arange(6), 9) == ["a", "c", "d"]
+    assert evaluate._different_captions(split, np.arange(6), 2) == ["a", "c"]
+
+
+def test_diversity_needs_captions_where_the_generator_reads_them(gan, blossoms):
+    silent = records.Dataset.open(blossoms).split("test")
+    silent.caption_offsets = np.zeros_like(silent.caption_offsets)
+    assert "diversity" not in evaluate.fitting(gan, silent)
+    with pytest.raises(UserError, match="--metrics=diversity: .* has no captions: give another --data_dir"):
+        evaluate.evaluate(gan, "diversity", silent)
+
+
+def test_a_run_on_ready_made_embeddings_is_not_asked_for_captions(gan, split):
+    without = inference.Run(gan.config, gan.recipe, gan.step)
+    assert evaluate.fitting(gan, split) == ["caption_fidelity", "diversity"]
+    assert "diversity" not in evaluate.fitting(without, split)
+
+
+def test_training_scores_diversity_on_few_pictures_and_shows_it(gan_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    score = scores_of(gan_run)["diversity"]
+    assert (score["captions"], score["seeds"], score["real_images"]) == (6, 4, 6), "8 captions where there are"
+    events = EventAccumulator(str(gan_run.path / "events")).Reload()
+    shown = set(events.PluginTagToContent("scalars"))
+    assert {"diversity/same_caption", "diversity/across_captions", "diversity/real"} <= shown
+
+
 def test_metrics_that_do_not_fit_are_refused(gan, encoder, split):
     with pytest.raises(UserError, match="--metrics=beauty: must be one of retrieval, caption_fidelity"):
         evaluate.evaluate(gan, "beauty", split)
     with pytest.raises(UserError, match="--metrics=retrieval needs a run of a text encoder, this is one of gan_int"):
         evaluate.evaluate(gan, "retrieval", split)
+    with pytest.raises(UserError, match="--metrics=diversity needs a run of a generator, this is one of char_cnn_rnn"):
+        evaluate.evaluate(encoder, "diversity", split)
     with pytest.raises(UserError, match="a run of char_cnn_rnn draws no pictures"):
         evaluate.evaluate(encoder, "caption_fidelity", split)
 

@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from t2i_tf.evaluation import metrics
 
@@ -68,3 +71,104 @@ def test_large_numbers_do_not_lose_the_small_difference():
     captions = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     images = np.array([[1e4, 1e4 + 2e-3], [1e4 + 2e-3, 1e4]], np.float32)
     assert metrics.zero_shot_retrieval(images, np.array([1, 0]), captions, np.array([0, 1]))["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("height, width, size", [(32, 32, 32), (64, 96, 32), (101, 67, 32), (7, 5, 3), (1, 1, 4)])
+def test_area_averages_are_those_of_pillow(height, width, size):
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    averages = metrics.area_average(images, size)
+    assert averages.dtype == np.float32
+    for image, average in zip(images, averages, strict=True):
+        box = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
+        if height % size == width % size == 0:  # else Pillow gives a pixel that two areas share to one of them
+            np.testing.assert_allclose(average, box, atol=1.0)  # it rounds rows, then columns
+        np.testing.assert_allclose(average.mean((0, 1)), image.mean((0, 1)), rtol=1e-5)
+
+
+def test_a_pixel_that_two_areas_share_counts_for_both():
+    row = np.array([[[[0.0], [30.0], [90.0]]]])
+    np.testing.assert_allclose(metrics.area_average(row, 2, np.float64)[0, 0, :, 0], [10.0, 70.0])
+
+
+def plain(*values, size=8):
+    """Pictures of one brightness each: uint8 [len(values), size, size, 3]."""
+    return np.broadcast_to(np.array(values, np.uint8)[:, None, None, None], (len(values), size, size, 3))
+
+
+def test_the_distance_of_pictures_by_hand():
+    assert metrics.mean_distance(plain(0, 255)[None]) == 1.0
+    assert metrics.mean_distance(plain(77, 77, 77)[None]) == 0.0
+    # pairs: 51, 102 and 153 of 255
+    assert metrics.mean_distance(plain(0, 51, 153)[None]) == pytest.approx((0.2 + 0.4 + 0.6) / 3, abs=1e-12)
+    half = plain(0, 0, size=64).copy()
+    half[1, :, :32] = 255  # half of the pixels differ, by 1
+    assert metrics.mean_distance(half[None]) == pytest.approx(math.sqrt(0.5), abs=1e-12)
+    channel = plain(0, 0).copy()
+    channel[1, ..., 0] = 255
+    assert metrics.mean_distance(channel[None]) == pytest.approx(math.sqrt(1 / 3), abs=1e-12)
+
+
+def test_the_grain_of_single_pixels_is_no_difference():
+    board = np.indices((64, 64)).sum(0)[..., None].repeat(3, -1) % 2 * 255
+    assert metrics.mean_distance(np.stack([board, 255 - board]).astype(np.uint8)[None]) == 0.0
+
+
+def test_pairs_are_those_within_a_group_and_groups_count_alike():
+    groups = np.stack([plain(0, 51, 51), plain(255, 255, 255)])
+    assert metrics.mean_distance(groups) == pytest.approx((0.2 + 0.2 + 0) / 3 / 2, abs=1e-12)
+    assert metrics.mean_distance(plain(1)[None]) is None
+    assert metrics.mean_distance(plain()[None]) is None
+    assert metrics.mean_distance(np.zeros([0, 3, 8, 8, 3], np.uint8)) is None
+
+
+def test_distances_do_not_depend_on_how_many_pictures_are_averaged_at_once():
+    images = np.random.default_rng(1).integers(0, 256, (70, 9, 9, 3), np.uint8)
+    pixels = metrics.area_average(images, 32, np.float64) / 255
+    pairs = [np.sqrt(np.mean((pixels[i] - pixels[j]) ** 2)) for i in range(70) for j in range(i)]
+    assert metrics.mean_distance(images[None]) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def test_diversity_tells_deaf_from_collapsed():
+    """Rows are captions, columns seeds."""
+    levels = np.array([0, 51, 102])
+    obeys = np.stack([plain(*(level + np.array([0, 51]))) for level in levels])
+    found = metrics.diversity(obeys)
+    assert found["same_caption"] == pytest.approx(0.2, abs=1e-12)
+    assert found["across_captions"] == pytest.approx((0.2 + 0.2 + 0.4) / 3, abs=1e-12)
+    collapsed = np.stack([plain(level, level) for level in levels])
+    assert metrics.diversity(collapsed)["same_caption"] == 0.0 < metrics.diversity(collapsed)["across_captions"]
+    deaf = np.stack([plain(0, 51)] * 3)
+    assert metrics.diversity(deaf)["across_captions"] == 0.0 < metrics.diversity(deaf)["same_caption"]
+
+
+def test_what_has_no_pair_has_no_diversity():
+    assert metrics.diversity(plain(0, 255)[None]) == {"same_caption": 1.0, "across_captions": None}
+    assert metrics.diversity(plain(0, 255)[:, None]) == {"same_caption": None, "across_captions": 1.0}
+    assert metrics.diversity(plain(0)[None]) == {"same_caption": None, "across_captions": None}
+
+
+def test_nearest_rows_by_hand():
+    queries = np.array([[0.0, 0.0], [3.0, 4.0]])
+    parts = [np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[0.0, 0.0]]), np.array([[1.0, 0.0], [6.0, 8.0]])]
+    distances, rows = metrics.nearest_rows(queries, parts, 3)
+    np.testing.assert_array_equal(rows, [[2, 1, 3], [0, 1, 3]])
+    np.testing.assert_allclose(distances, [[0, 1, 1], [0, math.sqrt(20), math.sqrt(20)]])
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100])
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_nearest_rows_are_those_of_a_full_sort(cut, count):
+    rng = np.random.default_rng(2)
+    queries, rows = rng.normal(size=(3, 6)).astype("f4"), rng.normal(size=(30, 6)).astype("f4")
+    found, numbers = metrics.nearest_rows(queries, (rows[i : i + cut] for i in range(0, 30, cut)), count)
+    distances = np.linalg.norm(queries[:, None].astype("f8") - rows, axis=-1)
+    order = np.argsort(distances, axis=1)[:, :count]
+    np.testing.assert_array_equal(numbers, order)
+    np.testing.assert_allclose(found, np.take_along_axis(distances, order, axis=1), atol=1e-7)
+
+
+def test_a_row_is_at_no_distance_from_itself_far_from_the_origin():
+    rows = (1000 + np.random.default_rng(3).normal(size=(50, 2000))).astype("f4")
+    distances, numbers = metrics.nearest_rows(rows[:5], [rows], 2)
+    np.testing.assert_array_equal(numbers[:, 0], range(5))
+    assert distances[:, 0].max() < 0.01 < 30 < distances[:, 1].min()

@@ -384,8 +384,10 @@ def large_blossoms(tmp_path_factory):
 
 def test_stage_2_is_trained_from_a_run_of_stage_1(blossoms, large_blossoms, text_encoder_run, tmp_path):
     """It starts from its weights, and goes on and draws without it."""
-    from t2i_tf import inference
-    from t2i_tf.config import TrainConfig
+    from PIL import Image
+
+    from t2i_tf import inference, sampling
+    from t2i_tf.config import SampleConfig, TrainConfig
     from t2i_tf.training import loop
 
     def train(name, data, steps, **more):
@@ -411,3 +413,10 @@ def test_stage_2_is_trained_from_a_run_of_stage_1(blossoms, large_blossoms, text
         assert ("moving" not in ours.path) == bool((ours.numpy() == theirs.numpy()).all()), ours.path
     small, large = run.generate(["a red flower", "a blue flower"], [0, 1])
     assert small.shape == (2, 64, 64, 3) and large.shape == (2, 256, 256, 3)
+    asked = SampleConfig(
+        run_dir=str(tmp_path / "stage2"), caption=("a red flower",), seeds="0", mode="scales", out=str(tmp_path / "out")
+    )
+    assert next(sampling.sample(asked)).startswith("scales of 64, 256 pixels: ")
+    grid = np.asarray(Image.open(tmp_path / "out" / "scales.png"))
+    np.testing.assert_array_equal(grid[-260:-4, -520:-264], small[0].repeat(4, 0).repeat(4, 1))
+    np.testing.assert_array_equal(grid[-260:-4, -260:-4], large[0])
