@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from t2i_tf import config, papers
+from t2i_tf import config, memory, papers
 from t2i_tf.errors import UserError
 
 
@@ -184,6 +184,7 @@ def _command(verb: str, owner: type, body: Callable, with_paper: bool = False) -
             print(_help(verb, owner.__doc__, groups))
             return 0
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        memory.share_pools()
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         logging.getLogger("absl").setLevel(logging.WARNING)
         try:

@@ -30,11 +30,15 @@ class BatchNormalization(keras.layers.Layer):
     Against `keras.layers.BatchNormalization`: epsilon 1e-5, momentum 0.9 (Torch's 0.1 on the new value), the running
     variance stores the unbiased estimate n/(n-1), and with several replicas the moments are those of the global batch:
     the published programs ran each batch on one device, and the number of devices must not change the result.
+
+    Args:
+        activation: follows. For the gradient both are computed again from x, so that of all between one convolution and
+            the next only its end is kept in memory.
     """
 
-    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.9, unbiased: bool = True, **kwargs):
+    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.9, unbiased: bool = True, activation=None, **kwargs):
         super().__init__(**kwargs)
-        self.epsilon, self.momentum, self.unbiased = epsilon, momentum, unbiased
+        self.epsilon, self.momentum, self.unbiased, self.activation = epsilon, momentum, unbiased, activation
 
     def build(self, input_shape):
         width = (input_shape[-1],)
@@ -55,40 +59,55 @@ class BatchNormalization(keras.layers.Layer):
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
-    def call(self, x, training=False, gathered=False):
-        """gathered: x holds the rows of the global batch, the same on every replica, as of `replicas.gather`."""
+    def call(self, x, training=False, gathered=False, groups=1):
+        """Normalises; in training with the moments of the batch, which also move the running ones.
+
+        Args:
+            gathered: x holds the rows of the global batch, the same on every replica, as of `replicas.gather`.
+            groups: x is so many batches, one behind the other: each has moments of its own, as if it came alone.
+        """
+        if training and groups > 1:
+            return tf.concat([self.call(batch, True, gathered) for batch in tf.split(x, groups)], axis=0)
         flat = x.shape.rank == 2
         maps = x[:, None, None, :] if flat else x
+        gamma, beta = self.gamma.value, self.beta.value
+        activation = self.activation or tf.identity
         if not training:
-            y = self._normalise(maps, self.moving_mean.value, self.moving_variance.value)
-        elif gathered or replicas.count() == 1:
+            moments = self.moving_mean.value, self.moving_variance.value
+            y = activation(self._normalised(maps, gamma, beta, *moments))
+        else:
+
+            def forward(maps, gamma, beta):
+                y, mean, variance = self._normalised_batch(maps, gamma, beta, gathered)
+                return activation(y), mean, variance
+
+            forward = tf.recompute_grad(forward) if self.activation else forward
+            y, mean, variance = forward(maps, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
+            self._move(mean, variance)
+        return y[:, 0, 0, :] if flat else y
+
+    def _normalised_batch(self, maps, gamma, beta, gathered):
+        """-> normalised maps, the batch's mean and the variance that the running one moves to, [C] each."""
+        if gathered or replicas.count() == 1:
             y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-                x=maps,
-                scale=self.gamma.value,
-                offset=self.beta.value,
-                mean=[],
-                variance=[],
-                epsilon=self.epsilon,
-                is_training=True,
+                x=maps, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
             )
             if not self.unbiased:  # the fused kernel returns the unbiased one
                 n = tf.cast(tf.size(maps) / maps.shape[-1], tf.float32)
                 variance *= (n - 1.0) / n
-            self._move(mean, variance)
-        else:
-            values = tf.cast(maps, tf.float32)
-            mean = replicas.mean(tf.reduce_mean(values, [0, 1, 2]))
-            variance = replicas.mean(tf.reduce_mean(tf.square(values - mean), [0, 1, 2]))
-            y = self._normalise(maps, mean, variance)
-            if self.unbiased:
-                n = tf.cast(tf.size(maps) / maps.shape[-1] * replicas.count(), tf.float32)
-                variance *= n / tf.maximum(n - 1.0, 1.0)
-            self._move(mean, variance)
-        return y[:, 0, 0, :] if flat else y
+            return y, mean, variance
+        values = tf.cast(maps, tf.float32)
+        mean = replicas.mean(tf.reduce_mean(values, [0, 1, 2]))
+        variance = replicas.mean(tf.reduce_mean(tf.square(values - mean), [0, 1, 2]))
+        y = self._normalised(maps, gamma, beta, mean, variance)
+        if self.unbiased:
+            n = tf.cast(tf.size(maps) / maps.shape[-1] * replicas.count(), tf.float32)
+            variance *= n / tf.maximum(n - 1.0, 1.0)
+        return y, mean, variance
 
-    def _normalise(self, x, mean, variance):
-        scale = self.gamma.value * tf.math.rsqrt(variance + self.epsilon)
-        return x * tf.cast(scale, x.dtype) + tf.cast(self.beta.value - mean * scale, x.dtype)
+    def _normalised(self, x, gamma, beta, mean, variance):
+        scale = gamma * tf.math.rsqrt(variance + self.epsilon)
+        return x * tf.cast(scale, x.dtype) + tf.cast(beta - mean * scale, x.dtype)
 
     def _move(self, mean, variance):
         keep = self.momentum
@@ -239,10 +258,11 @@ class GatedConvolution(keras.layers.Layer):
     def __init__(self, filters: int, upsample: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.upsample = upsample
-        self.conv, self.norm = orthogonal_convolution(2 * filters, 3, name="conv"), BatchNormalization(name="norm")
+        self.conv = orthogonal_convolution(2 * filters, 3, name="conv")
+        self.norm = BatchNormalization(activation=glu, name="norm")
 
     def call(self, x, training=False):
-        return glu(self.norm(self.conv(double_size(x) if self.upsample else x), training=training))
+        return self.norm(self.conv(double_size(x) if self.upsample else x), training=training)
 
 
 class GatedResidual(keras.layers.Layer):
@@ -263,10 +283,11 @@ class LeakyConvolution(keras.layers.Layer):
     def __init__(self, filters: int, kernel: int, stride: int = 1, **kwargs):
         super().__init__(**kwargs)
         self.conv = orthogonal_convolution(filters, kernel, stride, name="conv")
-        self.norm = BatchNormalization(name="norm")
+        self.norm = BatchNormalization(activation=leaky_relu, name="norm")
 
-    def call(self, x, training=False):
-        return leaky_relu(self.norm(self.conv(x), training=training))
+    def call(self, x, training=False, groups=1):
+        """groups: see `BatchNormalization`."""
+        return self.norm(self.conv(x), training=training, groups=groups)
 
 
 class GatedConditioningAugmentation(keras.layers.Layer):
@@ -333,10 +354,11 @@ class DiscriminatorTrunk(keras.layers.Layer):
         ]
         self.narrows = [LeakyConvolution(width * 2**i, 3, name=f"narrow_{2**i}") for i in range(halvings - 2, 2, -1)]
 
-    def call(self, image, training=False):
+    def call(self, image, training=False, groups=1):
+        """groups: see `BatchNormalization`."""
         x = leaky_relu(self.first(image))
         for layer in [*self.downs, *self.narrows]:
-            x = layer(x, training=training)
+            x = layer(x, training=training, groups=groups)
         return x
 
 

@@ -21,6 +21,7 @@ from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import replicas
+from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.blocks import (
     BatchNormalization,
     BottleneckResidual,
@@ -247,7 +248,7 @@ class Recipe:
 
         def adam(name):
             schedule = EpochHalving(hp.learning_rate, steps_per_epoch, hp.decay_every)
-            return keras.optimizers.Adam(schedule, beta_1=hp.beta_1, epsilon=1e-8, name=f"adam_{name}")
+            return Adam(schedule, beta_1=hp.beta_1, epsilon=1e-8, name=f"adam_{name}")
 
         return {name: adam(name) for name in self.networks}
 

@@ -33,6 +33,7 @@ from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import replicas
+from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.blocks import (
     BatchNormalization,
     BottleneckResidual,
@@ -420,7 +421,7 @@ class Recipe:
 
         def adam(name):
             schedule = Halvings(hp.learning_rate, steps_per_epoch, hp.decay_every, hp.decay_after)
-            return keras.optimizers.Adam(schedule, beta_1=hp.beta_1, beta_2=0.999, epsilon=epsilon, name=f"adam_{name}")
+            return Adam(schedule, beta_1=hp.beta_1, beta_2=0.999, epsilon=epsilon, name=f"adam_{name}")
 
         return {name: adam(name) for name in ("generator", *self.discriminators)}
 

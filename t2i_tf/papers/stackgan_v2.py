@@ -20,6 +20,7 @@ import tensorflow as tf
 from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
+from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.blocks import (
     DiscriminatorTrunk,
     GatedConditioningAugmentation,
@@ -157,16 +158,17 @@ class Discriminator(keras.Model):
         self.conditional_head = LogitHead(name="conditional_head") if conditional else None
         self.unconditional_head = LogitHead(name="unconditional_head") if unconditional else None
 
-    def call(self, image, condition=None, training=False):
-        features = self.trunk(image, training=training)
-        return self.judge(features, condition, training=training)
+    def call(self, image, condition=None, training=False, groups=1):
+        """groups: see `BatchNormalization`."""
+        features = self.trunk(image, training=training, groups=groups)
+        return self.judge(features, condition, training=training, groups=groups)
 
-    def judge(self, features, condition=None, training=False) -> dict:
+    def judge(self, features, condition=None, training=False, groups=1) -> dict:
         """The heads on features of the trunk."""
         logits = {}
         if self.conditional_head is not None:
             joint = tf.concat([everywhere(condition, features), features], axis=-1)
-            logits["conditional"] = self.conditional_head(self.joint(joint, training=training))
+            logits["conditional"] = self.conditional_head(self.joint(joint, training=training, groups=groups))
         if self.unconditional_head is not None:
             logits["unconditional"] = self.unconditional_head(features)
         return logits
@@ -238,9 +240,7 @@ class Recipe:
         def adam(name):
             rate = hp.generator_learning_rate if name == "generator" else hp.discriminator_learning_rate
             # PyTorch's 1e-8 on the first step: it adds it behind the bias correction, Keras before.
-            return keras.optimizers.Adam(
-                rate, beta_1=hp.beta_1, beta_2=0.999, epsilon=1e-8 * (1 - 0.999) ** 0.5, name=f"adam_{name}"
-            )
+            return Adam(rate, beta_1=hp.beta_1, beta_2=0.999, epsilon=1e-8 * (1 - 0.999) ** 0.5, name=f"adam_{name}")
 
         return {name: adam(name) for name in self.networks}
 
@@ -260,20 +260,28 @@ class Recipe:
         return {name: made[name] for name in ("images", "mu", "log_variance") if name in made}
 
     def discriminator_losses(self, name, batch, text, generated) -> dict:
-        """A forward for each of the real, wrong and fake pictures, since each has batch statistics of its own."""
-        scale, critic = list(self.discriminators).index(name), self.discriminators[name]
+        """Real, wrong and fake pictures pass together, each kind with batch statistics of its own.
 
-        def judged(images):
-            return critic(images[scale], generated.get("mu"), training=True)
+        The published program has a forward for each, with the same result: here each weight meets all pictures at once,
+        and has one gradient instead of three.
+        """
+        scale, critic = list(self.discriminators).index(name), self.discriminators[name]
+        conditional = self.hyperparameters.conditional
+        kinds = ("images", "wrong_images") if conditional else ("images",)
+        shown = [*(batch[kind][scale] for kind in kinds), generated["images"][scale]]
+        condition = tf.tile(generated["mu"], [len(shown), 1]) if conditional else None
+        logits = critic(tf.concat(shown, axis=0), condition, training=True, groups=len(shown))
+        parts = {head: tf.split(of_all, len(shown)) for head, of_all in logits.items()}
+        judged = [{head: part[i] for head, part in parts.items()} for i in range(len(shown))]
 
         def share(right):
             return tf.reduce_mean(tf.cast(right, tf.float32))
 
-        if not self.hyperparameters.conditional:
-            real, fake = (judged(images)["unconditional"] for images in (batch["images"], generated["images"]))
+        if not conditional:
+            real, fake = (of_kind["unconditional"] for of_kind in judged)
             loss = losses.real_loss(real) + losses.fake_loss(fake)
             return {"loss": loss, "accuracy_real": share(real > 0), "accuracy_fake": share(fake < 0)}
-        real, wrong, fake = (judged(images) for images in (batch["images"], batch["wrong_images"], generated["images"]))
+        real, wrong, fake = judged
         return {
             "loss": losses.joint_discriminator_loss(real, wrong, fake, self.hyperparameters.unconditional_weight),
             "accuracy_real": share(real["conditional"] > 0),

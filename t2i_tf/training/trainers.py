@@ -111,20 +111,26 @@ class GanTrainer(_Trainer):
         generator_tape = tf.GradientTape()
         with generator_tape:
             generated = recipe.generate(condition, noise)
+        before = []  # networks take turns: side by side, the maps and gradients of all would be in memory at once
         for name, discriminator in recipe.discriminators.items():
-            with tf.GradientTape() as tape:
-                named = recipe.discriminator_losses(
-                    name, batch, condition, tf.nest.map_structure(tf.stop_gradient, generated)
-                )
-                loss = self._scaled(named["loss"])
-            variables = discriminator.trainable_variables
-            named |= self._apply(name, tape.gradient(loss, variables), variables)
+            with tf.control_dependencies(before):
+                with tf.GradientTape() as tape:
+                    named = recipe.discriminator_losses(
+                        name, batch, condition, tf.nest.map_structure(tf.stop_gradient, generated)
+                    )
+                    loss = self._scaled(named["loss"])
+                variables = discriminator.trainable_variables
+                gradients = tape.gradient(loss, variables)
+            before = gradients
+            named |= self._apply(name, gradients, variables)
             logs |= {f"{name}/{key}": value for key, value in named.items()}
-        with generator_tape:
-            named = recipe.generator_losses(batch, condition, generated)
-            loss = self._scaled(named["loss"])
-        variables = recipe.generator.trainable_variables
-        named |= self._apply("generator", generator_tape.gradient(loss, variables), variables)
+        with tf.control_dependencies(before):
+            with generator_tape:
+                named = recipe.generator_losses(batch, condition, generated)
+                loss = self._scaled(named["loss"])
+            variables = recipe.generator.trainable_variables
+            gradients = generator_tape.gradient(loss, variables)
+        named |= self._apply("generator", gradients, variables)
         logs |= {f"generator/{key}": value for key, value in named.items()}
         return self._finish(logs)
 

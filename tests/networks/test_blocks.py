@@ -62,6 +62,45 @@ def test_batch_normalisation_trains_as_worked_by_hand(make, shape):
     np.testing.assert_allclose(norm.moving_variance, 0.9 * before[1] + 0.1 * variance, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_groups_are_batches_one_after_the_other(make, shape):
+    norm = make(shape[-1])
+    before = norm.get_weights()
+    batches = [tf.constant(RNG.normal(size=shape), tf.float32) for _ in range(3)]
+    apart = tf.concat([norm(batch, training=True) for batch in batches], axis=0)
+    moved = norm.get_weights()
+    norm.set_weights(before)
+    np.testing.assert_array_equal(norm(tf.concat(batches, axis=0), training=True, groups=3), apart)
+    for one, other in zip(norm.get_weights(), moved, strict=True):
+        np.testing.assert_array_equal(one, other)
+    in_use = norm(batches[0]), norm(tf.concat(batches, axis=0), groups=3)  # running statistics know no groups
+    np.testing.assert_array_equal(in_use[1][: len(batches[0])], in_use[0])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("activation", [blocks.glu, blocks.leaky_relu])
+def test_an_activation_inside_is_one_behind(make, activation, compiled):
+    """Values, gradients and running statistics, which move once although the forward is computed twice."""
+    inside, apart = make(6, activation=activation), make(6)
+    apart.set_weights(inside.get_weights())
+    x = tf.constant(RNG.normal(2, 3, (4, 5, 3, 6)), tf.float32)
+
+    def step(norm, behind):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = behind(norm(x, training=True))
+            loss = tf.reduce_sum(y * tf.cast(tf.range(y.shape[-1]), y.dtype))
+        return y, tape.gradient(loss, [x, norm.gamma.value, norm.beta.value])
+
+    step = tf.function(step) if compiled else step
+    for one, other in zip(
+        tf.nest.flatten(step(inside, tf.identity)), tf.nest.flatten(step(apart, activation)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    for one, other in zip(inside.get_weights(), apart.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3)])
 def test_a_single_value_has_no_variance_and_stays_finite(make, shape):
     norm = make(3)

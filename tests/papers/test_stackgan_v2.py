@@ -48,9 +48,9 @@ def test_a_step_forwards_the_generator_once_and_each_picture_once(conditional, m
     generated, seen = [], []
     generate, trunk = stackgan_v2.Generator.call, DiscriminatorTrunk.call
 
-    def counted_trunk(self, image, training=False):
-        seen.append((image.shape[1], image.numpy()))
-        return trunk(self, image, training=training)
+    def counted_trunk(self, image, training=False, groups=1):
+        seen.extend((image.shape[1], pictures) for pictures in np.split(image.numpy(), groups))
+        return trunk(self, image, training=training, groups=groups)
 
     def counted_generate(self, *args, **kwargs):
         result = generate(self, *args, **kwargs)

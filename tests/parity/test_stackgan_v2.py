@@ -142,13 +142,17 @@ def given_logits(parity, prefix):
 
 def compare_discriminator_loss(parity, recipe, variant):
     kinds = ("real", "wrong", "fake") if parity.config["conditional"] else ("real", "fake")
-    groups = {kind: given_logits(parity, f"logit_{kind}") for kind in kinds}
+    given = {kind: given_logits(parity, f"logit_{kind}") for kind in kinds}
     name = next(iter(recipe.discriminators))
-    recipe.discriminators[name] = lambda kind, mu, training: groups[kind][1]
-    batch = {"images": ["real"], "wrong_images": ["wrong"]}
-    named = {key: logit for group in groups.values() for key, logit in group[0].items()}
+    heads = given["real"][1]
+    recipe.discriminators[name] = lambda images, mu, training, groups: {
+        head: tf.concat([of_kind[head] for _, of_kind in given.values()], axis=0) for head in heads
+    }
+    nothing = [tf.zeros([1, 1])]
+    batch, generated = {"images": nothing, "wrong_images": nothing}, {"images": nothing, "mu": nothing[0]}
+    named = {key: logit for kind in given.values() for key, logit in kind[0].items()}
     value, (of_logits,) = gradients(
-        lambda: recipe.discriminator_losses(name, batch, None, {"images": ["fake"]})["loss"], list(named.values())
+        lambda: recipe.discriminator_losses(name, batch, None, generated)["loss"], list(named.values())
     )
     parity.compare(f"out/{variant}/errD", value, FROM_LOGITS)
     compare_named_gradients(parity, f"grad/{variant}/errD", named, of_logits)

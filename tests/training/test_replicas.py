@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "char_cnn_rnn": ["--text_channels=(16,16,16)", "--embedding_dim=16", "--image_encoder_width=4", "--batch_size=8"],
     "gan_int_cls": ["--generator_width=4", "--discriminator_width=4", "--batch_size=8", "--ema_decay=0.9"],
+    "stackgan_v2": ["--generator_width=4", "--discriminator_width=2", "--batch_size=8", "--base_size=8"]
+    + ["--num_scales=2", "--color_weight=1.0"],
 }
+NETWORKS = {"char_cnn_rnn": 1, "gan_int_cls": 2, "stackgan_v2": 3}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,8 @@ def data_dir(blossoms, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "paper, more",
-    [("char_cnn_rnn", []), ("gan_int_cls", []), ("gan_int_cls", ["--interpolation_type=2"])],
-    ids=["char_cnn_rnn", "gan_int_cls", "gan_int_cls_type2"],
+    [("char_cnn_rnn", []), ("gan_int_cls", ["--interpolation_type=2"]), ("stackgan_v2", [])],
+    ids=["char_cnn_rnn", "gan_int_cls", "stackgan_v2"],
 )
 def test_two_replicas_equal_one(paper, more, data_dir, tmp_path):
     results = []
@@ -59,7 +62,7 @@ def test_two_replicas_equal_one(paper, more, data_dir, tmp_path):
         results.append(np.load(out))
     one, two = (dict(result) for result in results)
     norms = [name for name in one if name.endswith("/gradient_norm")]
-    assert len(norms) == {"char_cnn_rnn": 1, "gan_int_cls": 2}[paper]
+    assert len(norms) == NETWORKS[paper]
     for name in norms:  # the global gradient is the mean of the replicas' own: no longer than they are on average
         of_replicas = two.pop(name.replace("gradient_norm", "replica_gradient_norm"))
         assert of_replicas >= one.pop(name) * (1 - 1e-5)
