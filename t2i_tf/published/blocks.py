@@ -65,3 +65,10 @@ def discriminator_trunk(trunk) -> Layers:
     for number, block in enumerate(trunk.narrows, 1):
         layers |= sequential(f"img_code_s{16 * 2 ** len(trunk.narrows)}_{number}", 0, block)
     return layers
+
+
+def pointwise(dense) -> dict[str, Weight]:
+    """A dense layer over channels, without bias, published as a 1x1 convolution (out, in, 1, 1)."""
+    return {
+        "weight": Weight(dense.kernel, lambda array: array[:, :, 0, 0].T, lambda array: array.T[:, :, None, None]),
+    }

@@ -226,7 +226,7 @@ def test_pytorch_stage1_generator(parity, tmp_path):
     parity.finish()
 
 
-@every_file("stackgan_b_stage2_generator")
+@every_file("stackgan_b_stage2_generator", in_repository=False)
 def test_pytorch_stage2_generator(parity, tmp_path):
     """The recipe's way through both stages: the picture of Stage-I is in training mode, and detached."""
     recipe, layers = imported(parity, "stackgan2_generator", tmp_path)
@@ -403,7 +403,7 @@ def test_pytorch_losses(parity):
     parity.finish()
 
 
-@every_file("stackgan_a_losses")
+@every_file("stackgan_a_losses", in_repository=False)
 def test_tensorflow_losses(parity):
     for variant, wrong_pairs in {"wrong": True, "no_wrong": False}.items():
         compare_tensorflow_logits(parity, variant, wrong_pairs)
