@@ -26,9 +26,12 @@ def compiled(function, jit_compile: bool | None = None):
     return tf.function(function, jit_compile=True) if jit_compile else function
 
 
-def is_word(lengths: tf.Tensor, words: int) -> tf.Tensor:
-    """int [...] -> bool [..., words]: is there a word at this place? An empty caption counts as one word, a zero."""
-    return tf.sequence_mask(tf.maximum(lengths, 1), words)
+def is_word(lengths: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+    """Lengths int [...] of captions in words [J,T,D] -> bool [...,T]: is there a word at this place?
+
+    An empty caption counts as one word, a zero.
+    """
+    return tf.sequence_mask(tf.maximum(lengths, 1), tf.shape(words)[1])
 
 
 class WordAttention(keras.layers.Layer):
@@ -59,7 +62,7 @@ class WordAttention(keras.layers.Layer):
     def _attended(places, words, lengths):
         """[B,P,C], [B,T,C], int [B, P or 1] -> ([B,P,C], [B,P,T])."""
         scores = tf.matmul(places, words, transpose_b=True)
-        weights = tf.nn.softmax(tf.where(is_word(lengths, words.shape[1]), scores, NOT_ATTENDED))
+        weights = tf.nn.softmax(tf.where(is_word(lengths, words), scores, NOT_ATTENDED))
         return tf.matmul(weights, words), weights
 
     def call(self, features, words, lengths):
@@ -67,7 +70,7 @@ class WordAttention(keras.layers.Layer):
         places = tf.reshape(features, [-1, height * width, channels])
         lengths = self._published_lengths(lengths, height * width) if self.published_mask else lengths[:, None]
         context, weights = self._attend(places, self.projection(words), lengths)
-        return tf.reshape(context, tf.shape(features)), tf.reshape(weights, [-1, height, width, words.shape[1]])
+        return tf.reshape(context, tf.shape(features)), tf.reshape(weights, [-1, height, width, tf.shape(words)[1]])
 
     @staticmethod
     def _published_lengths(lengths, places):
@@ -91,12 +94,12 @@ def region_attention(
 
     Returns contexts [I,J,T,D] and weights [I,J,T,R].
     """
-    (_, region_count, width), (_, word_count, _) = regions.shape, words.shape
-    images, captions = tf.shape(regions)[0], tf.shape(words)[0]
+    _, region_count, width = regions.shape
+    images, (captions, word_count, _) = tf.shape(regions)[0], tf.unstack(tf.shape(words))
     # One product for all pairs: as an einsum over pairs it took twice as long on a CPU.
     scores = tf.matmul(regions, tf.reshape(words, [-1, width]), transpose_b=True)
     scores = tf.reshape(scores, [images, region_count, captions, word_count])
-    scores = tf.nn.softmax(tf.where(is_word(lengths, word_count), scores, NOT_ATTENDED))
+    scores = tf.nn.softmax(tf.where(is_word(lengths, words), scores, NOT_ATTENDED))
     weights = tf.nn.softmax(gamma1 * scores, axis=1)
     flat = tf.reshape(weights, [images, region_count, captions * word_count])
     contexts = tf.reshape(tf.matmul(flat, regions, transpose_a=True), [images, captions, word_count, width])

@@ -260,8 +260,9 @@ class LeakyConvolution(keras.layers.Layer):
         self.conv = orthogonal_convolution(filters, kernel, stride, name="conv")
         self.norm = BatchNormalization(name="norm")
 
-    def call(self, x, training=False):
-        return leaky_relu(self.norm(self.conv(x), training=training))
+    def call(self, x, training=False, gathered=False):
+        """gathered: see `BatchNormalization`."""
+        return leaky_relu(self.norm(self.conv(x), training=training, gathered=gathered))
 
 
 class GatedConditioningAugmentation(keras.layers.Layer):

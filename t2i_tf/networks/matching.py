@@ -29,7 +29,7 @@ def word_similarities(contexts: tf.Tensor, words: tf.Tensor, lengths: tf.Tensor,
     Returns [I, J].
     """
     cosines = _cosine(tf.reduce_sum(contexts * words, axis=-1), _squares(contexts), _squares(words))
-    return tf.reduce_logsumexp(tf.where(is_word(lengths, words.shape[1]), gamma2 * cosines, NOT_ATTENDED), axis=-1)
+    return tf.reduce_logsumexp(tf.where(is_word(lengths, words), gamma2 * cosines, NOT_ATTENDED), axis=-1)
 
 
 def sentence_similarities(images: tf.Tensor, sentences: tf.Tensor) -> tf.Tensor:
