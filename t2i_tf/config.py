@@ -196,7 +196,7 @@ class ImportConfig:
 
     paper: str = option(REQUIRED, "the paper whose weights these are")
     scheme: str = option(REQUIRED, "the naming scheme of the file; a wrong one is answered with the list")
-    weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7")
+    weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7; two joined by a comma for a scheme of two")
     run_dir: str = option(REQUIRED, "run folder to write")
     text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")
 

@@ -3,15 +3,19 @@
 Tolerances are relative to the largest element of an array.
 """
 
+import json
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2i_tf import losses
-from t2i_tf.networks import attention, matching
+from t2i_tf import losses, published
+from t2i_tf.networks import attention, encoders, matching
 
-from .arrays import every_file, gradients
+from .arrays import every_file, folder, gradients
 
+FORWARD = 1e-5
 LOSS = 1e-5
 GRADIENT = 1e-4
 VERSIONS = {"class_mask": True, "no_class_mask": False}
@@ -86,3 +90,70 @@ def test_sentence_loss(parity):
         parity.compare(f"grad/{version}/cnn_code", of_inputs[0], GRADIENT)
         parity.compare(f"grad/{version}/sent_emb", of_inputs[1], GRADIENT)
     parity.finish()
+
+
+@every_file("damsm_text_encoder*")
+def test_text_encoder(parity):
+    config = parity.config
+    encoder = encoders.WordEncoder(
+        config["vocab"], config["embedding"], config["hidden_total"], config["rnn_type"].lower()
+    )
+    captions, lengths = parity.tensor("in/captions"), parity.tensor("in/cap_lens")
+    encoder(captions, lengths)
+    layers = published.damsm.text_encoder_layers(encoder)
+    published.assign(layers, parity.below("param/"), "param")
+    variables = encoder.trainable_variables
+    longest = config["seq_len"]
+    for mode, dropout in {"eval": None, "train": parity.tensor("in/dropout_multiplier")}.items():
+
+        def objective(dropout=dropout):
+            words, sentences = encoder(captions, lengths, dropout)
+            words = tf.transpose(words, [0, 2, 1])
+            total = tf.reduce_sum(words[..., :longest] * parity["in/cotangent_words"])
+            return total + tf.reduce_sum(sentences * parity["in/cotangent_sent"]), words, sentences
+
+        (_, words, sentences), (of_weights,) = gradients(objective, variables)
+        assert np.all(words[..., longest:] == 0)
+        for row, length in enumerate(lengths):
+            assert np.all(words[row, :, length:] == 0), "exact zeros after the end"
+        parity.compare(f"out/{mode}/words_embs", words[..., :longest], FORWARD)
+        parity.compare(f"out/{mode}/sent_emb", sentences, FORWARD)
+        of_weights = [tf.convert_to_tensor(g) for g in of_weights]
+        compare_all(parity, f"grad/{mode}/", published.to_published(layers, variables, of_weights))
+    clipped, norm = tf.clip_by_global_norm(of_weights, config["clip"])
+    parity.compare("out/train/grad_norm_before_clip", norm, FORWARD)
+    compare_all(parity, "grad_clipped/train/", published.to_published(layers, variables, clipped))
+    parity.finish()
+
+
+def compare_all(parity, prefix, ours):
+    assert parity.below(prefix).keys() == ours.keys()
+    for name, gradient in ours.items():
+        parity.compare(prefix + name, gradient, GRADIENT)
+
+
+@pytest.mark.parametrize("name, vocabulary_size", [("bird", 5450), ("coco", 27297)])
+def test_text_encoder_at_published_width(name, vocabulary_size):
+    counts = json.loads((folder() / "param_counts_stackgan2_attngan.json").read_text())
+    encoder = encoders.WordEncoder(vocabulary_size)
+    encoder(tf.zeros([1, 2], tf.int32), tf.ones([1], tf.int32))
+    theirs = counts[f"damsm/{name}/text_encoder_V{vocabulary_size}"]
+    assert encoder.count_params() == theirs["parameters"]
+    compare_shapes(theirs, published.damsm.text_encoder_layers(encoder))
+
+
+def test_image_encoder_at_published_width():
+    counts = json.loads((folder() / "param_counts_stackgan2_attngan.json").read_text())
+    encoder = encoders.RegionEncoder()
+    regions, code = encoder(tf.zeros([1, 299, 299, 3]))
+    assert regions.shape == (1, 17, 17, 256) and code.shape == (1, 256)
+    theirs = counts["damsm/image_encoder"]
+    assert encoder.count_params() == theirs["parameters"] + theirs["bn_statistics"]
+    of_trunk = sum(keras.ops.size(v) for v in encoder.trunk.variables)
+    assert of_trunk - theirs["bn_statistics"] == 21_785_568
+    compare_shapes(theirs, published.damsm.image_encoder_layers(encoder))
+
+
+def compare_shapes(theirs, layers):
+    shapes = {key: list(array.shape) for key, array in published.extract(layers).items()}
+    assert shapes == {key: list(shape) for key, shape in theirs["shapes"].items()}
