@@ -248,7 +248,7 @@ def _benchmark(options: config.BenchmarkConfig, given: dict) -> None:
 
     from t2i_tf import benchmark
 
-    print(json.dumps(benchmark.input_pipeline(options), indent=2))
+    print(json.dumps(benchmark.measure(options), indent=2))
 
 
 prepare = _command("t2i-prepare", config.PrepareConfig, _prepare)

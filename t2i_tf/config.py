@@ -207,16 +207,22 @@ class ImportConfig:
 
     paper: str = option(REQUIRED, "the paper whose weights these are")
     scheme: str = option(REQUIRED, "the naming scheme of the file; a wrong one is answered with the list")
-    weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7")
+    weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7; two joined by a comma for a scheme of two")
     run_dir: str = option(REQUIRED, "run folder to write")
     text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Measures how fast training batches are read, beside a plain PIL loader in the same run."""
+    """Measures parts of training, each beside its alternative in the same run."""
 
-    data_dir: str = option(REQUIRED, "data set folder written by t2i-prepare")
+    part: str = option(
+        "input",
+        "input: how fast training batches are read, beside a plain PIL loader; attention: attention of words and "
+        "regions, forward and backward, compiled by XLA and plain",
+        choices=("input", "attention"),
+    )
+    data_dir: str | None = option(None, "data set folder written by t2i-prepare, for --part=input")
     image_size: int = option(64, "training size in pixels", minimum=1)
     batch_size: int = option(64, "images a batch", minimum=1)
     seconds: float = option(4.0, "length of one measurement in seconds")

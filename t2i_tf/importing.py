@@ -24,7 +24,7 @@ def import_weights(options: ImportConfig) -> str:
     if run_dir.exists() and any(run_dir.iterdir()):
         raise UserError(f"--run_dir={run_dir} is not empty: give a new folder")
     text_encoder = load(options.text_encoder_run) if options.text_encoder_run else None
-    imported = published.load(options.scheme, options.weights)
+    imported = published.load(options.scheme, options.weights.split(","))
     if text_encoder is not None:
         width = text_encoder.recipe.hyperparameters.embedding_dim
         if imported.context.text_dim != width:

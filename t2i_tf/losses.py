@@ -123,3 +123,46 @@ def color_consistency_losses(large: tf.Tensor, small: tf.Tensor) -> tuple[tf.Ten
     mean, covariance = color_statistics(large)
     small_mean, small_covariance = color_statistics(tf.stop_gradient(small))
     return tf.reduce_mean(tf.square(mean - small_mean)), tf.reduce_mean(tf.square(covariance - small_covariance))
+
+
+def matching_logits(
+    similarities: tf.Tensor, matching: tf.Tensor, same_class: tf.Tensor | None = None, gamma3: float = 10.0
+) -> tf.Tensor:
+    """gamma3 * similarities [Q, K], where keys of the query's class that are not its own can never be chosen."""
+    logits = gamma3 * similarities
+    if same_class is None:
+        return logits
+    own = tf.one_hot(matching, tf.shape(logits)[1], on_value=True, off_value=False)
+    return tf.where(same_class & ~own, -1e9, logits)
+
+
+def matching_loss(
+    similarities: tf.Tensor, matching: tf.Tensor, same_class: tf.Tensor | None = None, gamma3: float = 10.0
+) -> tf.Tensor:
+    """One direction of the DAMSM loss (AttnGAN, equations 11 and 12): -log of the softmax at each query's own key.
+
+    Args:
+        similarities: [Q, K] of queries and keys; matching: int [Q], the place of each query's own key.
+        same_class: bool [Q, K], pairs of one class: they are left out, but for the query's own.
+        gamma3: how sharply keys are told apart.
+    """
+    logits = matching_logits(similarities, matching, same_class, gamma3)
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(matching, logits))
+
+
+def damsm_losses(similarities: dict, own: tf.Tensor, classes: tf.Tensor, gamma3: float = 10.0) -> dict:
+    """The terms of the DAMSM loss (AttnGAN, equation 13), to be summed: word by word and of whole sentences, each the
+    caption given the picture and the picture given the caption.
+
+    Args:
+        similarities: {"word": [B, B], "sentence": [B, B]}; rows are pictures, columns captions of the global batch.
+        own: int [b], the rows and columns that are this replica's: each term is a mean over them.
+        classes: int [B]; other captions and pictures of one's class are left out. -1 is no class.
+    """
+    of_own = tf.gather(classes, own)
+    same_class = (of_own[:, None] == classes) & (of_own[:, None] >= 0)
+    terms = {}
+    for kind, table in similarities.items():
+        terms[f"{kind}_of_image"] = matching_loss(tf.gather(table, own), own, same_class, gamma3)
+        terms[f"image_of_{kind}"] = matching_loss(tf.gather(tf.transpose(table), own), own, same_class, gamma3)
+    return terms

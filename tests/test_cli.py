@@ -170,7 +170,8 @@ def test_there_are_presets():
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_fits_its_paper(path):
     options, given = parse("train", f"--flagfile={path}", "--data_dir=d")
-    assert re.match(rf"{options.paper}[12]?_", path.stem)  # stackgan1_cub is Stage-I of stackgan
+    # stackgan1_cub is Stage-I of stackgan, attngan1_cub AttnGAN1
+    assert re.match(rf"({options.paper}[12]?|attndcgan)_", path.stem)
     light = papers.hyperparameter_fields(options.paper)
     assert dataclasses.asdict(light(**given)) == dataclasses.asdict(papers.resolve(options.paper, **given))
 

@@ -16,9 +16,11 @@ def files(gan_run, text_encoder_run, tmp_path_factory):
     """The tiny runs' weights under their published names."""
     folder = tmp_path_factory.mktemp("published")
     gan, text = load(gan_run.path, weights="raw"), load(text_encoder_run.path)
-    generator = published.extract(published.gan_int_cls_generator_layers(gan.recipe.generator))
+    generator = published.extract(published.gan_int_cls.generator_layers(gan.recipe.generator))
     np.savez(folder / "generator.npz", **generator)
-    np.savez(folder / "text.npz", **published.extract(published.char_cnn_rnn_layers(text.recipe.text_encoder)))
+    np.savez(
+        folder / "text.npz", **published.extract(published.char_cnn_rnn.text_encoder_layers(text.recipe.text_encoder))
+    )
     return folder
 
 

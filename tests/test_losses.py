@@ -104,3 +104,39 @@ def test_the_joint_embedding_loss_against_loops(with_classes):
 def test_a_batch_of_one_pair_has_nothing_to_violate():
     got = losses.structured_joint_embedding_loss(tf.ones([1, 4]), tf.ones([1, 4]), tf.constant([0]))
     assert value(got) == 0.0
+
+
+def test_the_matching_loss_by_hand():
+    table = tf.constant([[np.log(3.0), 0.0], [5.0, 5.0]], tf.float32)
+    got = losses.matching_loss(table, tf.constant([0, 1]), gamma3=1.0)
+    assert value(got) == pytest.approx((-np.log(3 / 4) + LOG2) / 2, rel=1e-6)
+    # sharper: 3^2 against 1
+    got = losses.matching_loss(table, tf.constant([0, 1]), gamma3=2.0)
+    assert value(got) == pytest.approx((-np.log(9 / 10) + LOG2) / 2, rel=1e-6)
+
+
+def test_pairs_of_ones_class_are_left_out_and_the_own_never():
+    table = tf.Variable([[1.0, 9.0, 2.0]])
+    same_class = tf.constant([[True, True, False]])
+    with tf.GradientTape() as tape:
+        loss = losses.matching_loss(table, tf.constant([0]), same_class, gamma3=1.0)
+    assert value(loss) == pytest.approx(np.log(1 + np.e), rel=1e-6)
+    share = 1 / (1 + np.e)  # of the own pair
+    np.testing.assert_allclose(tape.gradient(loss, table), [[share - 1, 0.0, 1 - share]], rtol=1e-5)
+    everything = tf.ones([1, 3], tf.bool)
+    assert value(losses.matching_loss(table, tf.constant([2]), everything)) == 0.0
+
+
+def test_the_damsm_loss_of_a_replicas_rows_by_loops():
+    rng = np.random.default_rng(0)
+    table, classes, own = rng.normal(size=(5, 5)), np.array([3, 1, 3, -1, -1]), np.array([2, 3])
+    similarities = {"word": tf.constant(table, tf.float32), "sentence": tf.constant(-table, tf.float32)}
+    got = losses.damsm_losses(similarities, tf.constant(own), tf.constant(classes), gamma3=2.0)
+    for kind, sims in (("word", table), ("sentence", -table)):
+        for name, direction in ((f"{kind}_of_image", sims), (f"image_of_{kind}", sims.T)):
+            wanted = []
+            for i in own:
+                rivals = [j for j in range(5) if j == i or classes[i] < 0 or classes[j] != classes[i]]
+                wanted.append(np.log(np.sum(np.exp(2 * (direction[i, rivals] - direction[i, i])))))
+            assert value(got[name]) == pytest.approx(np.mean(wanted), rel=1e-5)
+    assert len(got) == 4

@@ -301,21 +301,21 @@ def test_gradients_under_published_names(layers):
 
 
 NETWORKS = {
-    "generator": lambda: (published.gan_int_cls_generator_layers, built(gan_int_cls.Generator(8, 6), (1, 4), (1, 10))),
+    "generator": lambda: (published.gan_int_cls.generator_layers, built(gan_int_cls.Generator(8, 6), (1, 4), (1, 10))),
     "large_generator": lambda: (
-        published.gan_int_cls_generator_layers,
+        published.gan_int_cls.generator_layers,
         built(gan_int_cls.Generator(8, 6, large=True), (1, 4), (1, 10)),
     ),
     "discriminator": lambda: (
-        published.gan_int_cls_discriminator_layers,
+        published.gan_int_cls.discriminator_layers,
         built(gan_int_cls.Discriminator(4, 6), (1, 64, 64, 3), (1, 10)),
     ),
     "cls_discriminator": lambda: (
-        published.gan_int_cls_discriminator_layers,
+        published.gan_int_cls.discriminator_layers,
         built(gan_int_cls.Discriminator(4, 6, "cls", residual=False), (1, 64, 64, 3), (1, 10)),
     ),
-    "gru": lambda: (published.char_cnn_rnn_layers, text_encoder("gru")),
-    "rnn": lambda: (published.char_cnn_rnn_layers, text_encoder("rnn")),
+    "gru": lambda: (published.char_cnn_rnn.text_encoder_layers, text_encoder("gru")),
+    "rnn": lambda: (published.char_cnn_rnn.text_encoder_layers, text_encoder("rnn")),
 }
 
 

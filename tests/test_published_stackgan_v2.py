@@ -49,7 +49,7 @@ def assert_same(ours, theirs):
 )
 def test_a_generator(tmp_path, given):
     made = recipe(**given)
-    arrays = random_arrays(published.stackgan_v2_generator_layers(made.generator))
+    arrays = random_arrays(published.stackgan_v2.generator_layers(made.generator))
     assert len(arrays) == len(made.generator.variables)
     save(tmp_path / "netG.pth", arrays)
     imported = published.load("stackgan_v2_generator", tmp_path / "netG.pth")
@@ -58,26 +58,26 @@ def test_a_generator(tmp_path, given):
     assert all(getattr(ours, name) == getattr(wanted, name) for name in names)
     if wanted.conditional:
         assert ours.condition_dim == 4 and imported.context.text_dim == 7
-    assert_same(published.extract(published.stackgan_v2_generator_layers(imported.recipe.generator)), arrays)
+    assert_same(published.extract(published.stackgan_v2.generator_layers(imported.recipe.generator)), arrays)
 
 
 @pytest.mark.parametrize("size, given", [(64, {}), (128, {"unconditional_weight": 0.0}), (256, {"conditional": False})])
 def test_a_discriminator(tmp_path, size, given):
     network = recipe(**given).discriminators[f"discriminator_{size}"]
-    arrays = random_arrays(published.stackgan_v2_discriminator_layers(network))
+    arrays = random_arrays(published.stackgan_v2.discriminator_layers(network))
     assert len(arrays) == len(network.variables)
     np.savez(tmp_path / "netD.npz", **arrays)
     imported = published.load(f"stackgan_v2_discriminator_{size}", tmp_path / "netD.npz")
     assert imported.hyperparameters.discriminator_width == 2
     ours = imported.recipe.discriminators[f"discriminator_{size}"]
-    assert_same(published.extract(published.stackgan_v2_discriminator_layers(ours)), arrays)
+    assert_same(published.extract(published.stackgan_v2.discriminator_layers(ours)), arrays)
 
 
 def test_the_dense_layer_is_published_channel_by_channel():
     """Output channel * 16 + row * 4 + column, value channels before gates."""
     stem = blocks.GeneratorStem(1, 8)
     stem(tf.zeros([1, 3]))
-    layers = published._generator_stem("h_net1", stem)
+    layers = published.blocks.generator_stem("h_net1", stem)
     arrays = random_arrays(layers)
     published.assign(layers, arrays, "netG.pth")
     z, kernel = RANDOM.randn(1, 3).astype("f4"), arrays["h_net1.fc.0.weight"]
@@ -98,7 +98,7 @@ def test_the_dense_layer_is_published_channel_by_channel():
     ],
 )
 def test_generators_that_do_not_fit(tmp_path, change, reason):
-    arrays = random_arrays(published.stackgan_v2_generator_layers(recipe().generator))
+    arrays = random_arrays(published.stackgan_v2.generator_layers(recipe().generator))
     np.savez(tmp_path / "netG.npz", **{**arrays, **change})
     with pytest.raises(UserError, match=rf"netG\.npz.*{reason}"):
         published.load("stackgan_v2_generator", tmp_path / "netG.npz")
@@ -106,7 +106,7 @@ def test_generators_that_do_not_fit(tmp_path, change, reason):
 
 def test_discriminators_of_another_size_do_not_fit(tmp_path):
     network = recipe().discriminators["discriminator_128"]
-    np.savez(tmp_path / "netD.npz", **random_arrays(published.stackgan_v2_discriminator_layers(network)))
+    np.savez(tmp_path / "netD.npz", **random_arrays(published.stackgan_v2.discriminator_layers(network)))
     with pytest.raises(UserError, match=r"left over: .*img_code_s32\.0\.weight"):
         published.load("stackgan_v2_discriminator_64", tmp_path / "netD.npz")
     np.savez(tmp_path / "netD.npz", **{"logits.0.weight": np.ones((1, 16, 4, 4), "f4")})

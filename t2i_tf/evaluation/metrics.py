@@ -114,3 +114,61 @@ def nearest_rows(queries: np.ndarray, parts: Iterable[np.ndarray], count: int) -
         best, rows = np.take_along_axis(best, order, axis=1), np.take_along_axis(rows, order, axis=1)
         start += len(part)
     return np.sqrt(np.maximum(best, 0)), rows
+
+
+def r_precision(
+    image_vectors: np.ndarray,
+    own: np.ndarray,
+    caption_vectors: np.ndarray,
+    caption_groups: np.ndarray,
+    *,
+    candidates: int = 100,
+    folds: int = 10,
+    seed: int = 0,
+) -> dict[str, float]:
+    """R-precision with R = 1 (AttnGAN, section 4): is a picture's own caption the one of `candidates` nearest to it?
+
+    The others are mismatching captions, drawn anew for each picture, without replacement; near is a large cosine. A
+    picture for which k captions, its own among them, are equally near counts 1/k, so that an encoder that gives
+    everything the same vector scores no better than chance. The authors published no program for it.
+
+    Args:
+        image_vectors: [N, D] of generated pictures; own: int [N], the place of each one's caption in caption_vectors.
+        caption_vectors: [M, D]; caption_groups: int [M]: a caption matches its whole group (the captions of one real
+            picture, or of one class), from which no other candidates are drawn.
+        folds: the pictures are split into so many, in their order.
+
+    Returns r_precision and r_precision_deviation, mean and standard deviation (divisor `folds`) over the folds, and
+    r_precision_of_chance, 1 / candidates.
+
+    Raises ValueError when there are fewer pictures than folds, or a group leaves too few others.
+    """
+    if len(image_vectors) < folds:
+        raise ValueError(f"{len(image_vectors)} pictures cannot be split into {folds} folds")
+    order = np.argsort(caption_groups, kind="stable")
+    ordered_groups = np.asarray(caption_groups)[order]
+    images, captions = _directions(image_vectors), _directions(caption_vectors)
+    rng = np.random.Generator(np.random.Philox(seed))
+    hits = np.zeros(len(images))
+    for row, (image, caption) in enumerate(zip(images, np.asarray(own), strict=True)):
+        start, end = np.searchsorted(ordered_groups, caption_groups[caption] + np.array([0, 1]))
+        others = len(order) - (end - start)
+        if others < candidates - 1:
+            raise ValueError(f"{others} mismatching captions: {candidates - 1} are needed")
+        drawn = rng.choice(others, candidates - 1, replace=False, shuffle=False)
+        drawn = order[np.where(drawn < start, drawn, drawn + end - start)]  # past the picture's own group
+        nearness = captions[np.append(drawn, caption)] @ image
+        nearest = nearness > nearness.max() - 1e-12
+        hits[row] = nearest[-1] / nearest.sum()
+    scores = [fold.mean() for fold in np.array_split(hits, folds)]
+    return {
+        "r_precision": float(np.mean(scores)),
+        "r_precision_deviation": float(np.std(scores)),
+        "r_precision_of_chance": 1.0 / candidates,
+    }
+
+
+def _directions(vectors: np.ndarray) -> np.ndarray:
+    """float64 vectors of length 1; zero vectors stay."""
+    vectors = np.asarray(vectors, np.float64)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

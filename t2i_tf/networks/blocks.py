@@ -285,9 +285,9 @@ class LeakyConvolution(keras.layers.Layer):
         self.conv = orthogonal_convolution(filters, kernel, stride, name="conv")
         self.norm = BatchNormalization(activation=leaky_relu, name="norm")
 
-    def call(self, x, training=False, groups=1):
-        """groups: see `BatchNormalization`."""
-        return self.norm(self.conv(x), training=training, groups=groups)
+    def call(self, x, training=False, gathered=False, groups=1):
+        """gathered, groups: see `BatchNormalization`."""
+        return self.norm(self.conv(x), training=training, gathered=gathered, groups=groups)
 
 
 class GatedConditioningAugmentation(keras.layers.Layer):

@@ -1,4 +1,11 @@
-"""Pretrained image encoders behind one flag."""
+"""Encoders: of words (Xu et al., CVPR 2018), and of pictures, pretrained ones behind one flag.
+
+A source of Inception-v3 weights is one of
+    "keras"   ImageNet weights of keras.applications, fetched once;
+    "random"  no training: for tests of speed;
+    a Keras weights file (.h5), downloaded before;
+    a TF Hub handle: URL or SavedModel folder of an Inception-v3 feature vector.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +15,56 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-INCEPTION_SIZE = 299
+from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
+from t2i_tf.networks.inception import SIZE as INCEPTION_SIZE
+from t2i_tf.networks.inception import InceptionV3
+
 HUB_HANDLE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
+HUB_REGIONS = "InceptionV3/Mixed_6e"
+"""Name of the region features among the endpoints of a TF Hub module."""
+
+
+def _is_hub(source: str) -> bool:
+    return source not in ("keras", "random") and not source.endswith((".h5", ".keras"))
+
+
+def _from_keras(source: str) -> keras.Model:
+    """keras.applications.InceptionV3 without its top, pooled. Raises ValueError."""
+    build = keras.applications.InceptionV3
+    if source == "random":
+        logging.warning("Inception-v3 with random weights: good for timing, not for training")
+        return build(include_top=False, weights=None, pooling="avg")
+    try:
+        return build(include_top=False, weights="imagenet" if source == "keras" else source, pooling="avg")
+    except Exception as error:  # keras raises bare Exceptions for downloads and ValueErrors for shapes
+        raise ValueError(
+            f"{source}: no Inception-v3 weights there ({error}); download "
+            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5 from the Keras releases and give its path"
+        ) from error
+
+
+def _from_hub(source: str):
+    """The module of a TF Hub handle. Raises ValueError."""
+    import tensorflow_hub as hub
+
+    if not source.startswith(("http://", "https://", "gs://")) and not Path(source, "saved_model.pb").is_file():
+        raise ValueError(
+            f"{source}: neither keras, random, a .h5 file, a URL nor a folder with "
+            f"saved_model.pb; download {HUB_HANDLE} and give the unpacked folder"
+        )
+    try:
+        return hub.load(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{source}: cannot be loaded ({error}); download {HUB_HANDLE} and give the unpacked folder"
+        ) from error
 
 
 class InceptionFeatures:
     """Frozen Inception-v3: pictures -> pooled features.
 
     Args:
-        source: "keras" (ImageNet weights of keras.applications, fetched once), "random" (no training; for tests of
-            speed), a Keras weights file (.h5), or a TF Hub handle: URL or SavedModel folder of a feature vector.
+        source: see the head of this module.
 
     Raises:
         ValueError: the source cannot be reached or is of another shape; the message says what to download where.
@@ -27,48 +74,17 @@ class InceptionFeatures:
 
     def __init__(self, source: str):
         self.source = source
-        if source in ("keras", "random") or source.endswith((".h5", ".keras")):
-            self.trunk, self._span = self._keras(source), (-1.0, 1.0)
-        else:
-            self.trunk, self._span = self._hub(source), (0.0, 1.0)
+        if _is_hub(source):
+            self.trunk, self._span = _from_hub(source), (0.0, 1.0)
             width = self(tf.zeros([1, INCEPTION_SIZE, INCEPTION_SIZE, 3], tf.uint8)).shape[-1]
             if width != self.width:
                 raise ValueError(
                     f"{source} gives {width} features, Inception-v3 has {self.width}: give an Inception-v3 feature "
                     "vector"
                 )
-
-    @staticmethod
-    def _keras(source):
-        build = keras.applications.InceptionV3
-        if source == "random":
-            logging.warning("Inception-v3 with random weights: good for timing, not for training")
-            return build(include_top=False, weights=None, pooling="avg")
-        try:
-            network = build(include_top=False, weights="imagenet" if source == "keras" else source, pooling="avg")
-        except Exception as error:  # keras raises bare Exceptions for downloads and ValueErrors for shapes
-            raise ValueError(
-                f"{source}: no Inception-v3 weights there ({error}); download "
-                "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5 from the Keras releases and give its path"
-            ) from error
-        network.trainable = False
-        return network
-
-    @staticmethod
-    def _hub(source):
-        import tensorflow_hub as hub
-
-        if not source.startswith(("http://", "https://", "gs://")) and not Path(source, "saved_model.pb").is_file():
-            raise ValueError(
-                f"{source}: neither keras, random, a .h5 file, a URL nor a folder with "
-                f"saved_model.pb; download {HUB_HANDLE} and give the unpacked folder"
-            )
-        try:
-            return hub.load(source)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{source}: cannot be loaded ({error}); download {HUB_HANDLE} and give the unpacked folder"
-            ) from error
+        else:
+            self.trunk, self._span = _from_keras(source), (-1.0, 1.0)
+            self.trunk.trainable = False
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [B,S,S,3] of any size -> float32 [B,2048]; bilinear resize to 299x299."""
@@ -81,3 +97,235 @@ class InceptionFeatures:
     def weights(self) -> list:
         """The weights as arrays, to tell one network from another."""
         return [variable.numpy() for variable in self.trunk.variables]
+
+
+class HubInception:
+    """A TF Hub module as a trunk: pictures [B,299,299,3] in [-1, 1] -> (regions [B,17,17,768], features [B,2048]).
+
+    Frozen, and no weight of ours: it lets the gradient through to the pictures. Raises ValueError as InceptionFeatures.
+    """
+
+    def __init__(self, source: str):
+        self.module = _from_hub(source)
+        try:
+            regions, features = self(tf.zeros([1, INCEPTION_SIZE, INCEPTION_SIZE, 3]))
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{source}: gives no endpoint {HUB_REGIONS} when called with return_endpoints=True "
+                f"({' '.join(str(error).split())[:120]}); download {HUB_HANDLE} and give the unpacked folder"
+            ) from error
+        if regions.shape[1:] != (17, 17, 768) or features.shape[1:] != (2048,):
+            raise ValueError(
+                f"{source}: gives regions {regions.shape[1:]} and features {features.shape[1:]}, Inception-v3 has "
+                "(17, 17, 768) and (2048,): give an Inception-v3 feature vector"
+            )
+
+    def __call__(self, images, training=False):
+        endpoints = self.module((images + 1.0) / 2.0, training=False, return_endpoints=True)
+        return endpoints[HUB_REGIONS], endpoints["default"]
+
+
+class ConvolutionalTrunk(keras.layers.Layer):
+    """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,4w]); for data on which a small network sees enough.
+
+    Convolutions 4x4 of stride 2 with batch norm and leaky ReLU: three, whose maps are the regions, and two more,
+    whose mean over places are the features.
+    """
+
+    def __init__(self, width: int, **kwargs):
+        super().__init__(**kwargs)
+        filters = (width, 2 * width, 4 * width, 4 * width, 4 * width)
+        self.convs = [
+            keras.layers.Conv2D(count, 4, 2, "same", use_bias=False, name=f"conv{i}") for i, count in enumerate(filters)
+        ]
+        self.norms = [BatchNormalization(name=f"norm{i}") for i in range(len(filters))]
+
+    def call(self, images, training=False):
+        maps = [images]
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            maps.append(leaky_relu(norm(conv(maps[-1]), training=training)))
+        return maps[3], tf.reduce_mean(maps[-1], axis=[1, 2])
+
+
+def _uniform(bound: float) -> keras.Initializer:
+    return keras.initializers.RandomUniform(-bound, bound)
+
+
+class RegionEncoder(keras.Model):
+    """The image side of the DAMSM: pictures -> vectors of their regions, and one of the whole.
+
+    call: images [B,S,S,3] in [-1, 1] of any size -> (regions [B,h,w,width], code [B,width]); h = w = 17 for
+        Inception-v3, which sees pictures of 299 pixels (bilinear resize), S / 8 for the small network.
+
+    Inception-v3 is frozen; two linear maps behind it are trained: of Mixed_6e without bias, of the pooled features
+    with. The small network is trained as a whole.
+
+    Args:
+        source: "conv" for the small network; else as the head of this module says, or "inception" for the layout
+            whose weights come from elsewhere. Weights are set by `start`, not here: a run has them in its checkpoint.
+        trunk_width: channels of the small network's first layer.
+        moving_statistics: in training the frozen Inception-v3 normalises with each batch's statistics and goes on
+            averaging them, as published, so that they become those of the data set; never with a TF Hub handle.
+
+    Raises ValueError for a TF Hub handle that cannot be used.
+    """
+
+    def __init__(
+        self,
+        source: str = "inception",
+        width: int = 256,
+        trunk_width: int = 64,
+        moving_statistics: bool = True,
+        name: str = "image_encoder",
+    ):
+        super().__init__(name=name)
+        self.source, self.moving_statistics = source, moving_statistics
+        self.layout = image_layout(source)
+        if self.layout == "conv":
+            self.trunk = ConvolutionalTrunk(trunk_width, name="trunk")
+        elif self.layout == "inception":
+            self.trunk = InceptionV3(name="trunk")
+            self.trunk.trainable = False
+        else:
+            self.trunk = HubInception(source)
+        self.region_map = keras.layers.Conv2D(
+            width, 1, use_bias=False, kernel_initializer=_uniform(0.1), name="region_map"
+        )
+        self.code_map = keras.layers.Dense(
+            width, kernel_initializer=_uniform(0.1), bias_initializer=_uniform(2048**-0.5), name="code_map"
+        )
+
+    def call(self, images, training=False):
+        if self.layout != "conv" and images.shape[1:3] != (INCEPTION_SIZE, INCEPTION_SIZE):
+            images = tf.image.resize(images, [INCEPTION_SIZE, INCEPTION_SIZE])
+        moving = self.layout == "conv" or self.moving_statistics
+        regions, features = self.trunk(images, training=training and moving)
+        return self.region_map(regions), self.code_map(features)
+
+    def start(self) -> None:
+        """Sets the weights that the source names, for a run that has none yet. Raises ValueError."""
+        if self.source == "inception":
+            raise ValueError(
+                "inception names no weights to start from: give keras, random, a .h5 file or a TF Hub handle"
+            )
+        if self.layout == "inception":
+            self.trunk.set_from_keras(_from_keras(self.source))
+
+
+def image_layout(source: str) -> str:
+    """What is built for a source of `RegionEncoder`: "conv", "inception", or the TF Hub handle itself."""
+    if source in ("conv", "inception"):
+        return source
+    return source if _is_hub(source) else "inception"
+
+
+class _Cell(keras.layers.Layer):
+    """A step of a recurrence as PyTorch has it.
+
+    Against Keras, every gate has two biases: their gradients count twice when they are clipped, and both are updated.
+    All weights start from U(-1/sqrt(units), 1/sqrt(units)).
+    """
+
+    gates: int
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.output_size = units, units
+
+    def build(self, input_shape):
+        def weight(name, *shape):
+            initializer = _uniform(self.units**-0.5)
+            return self.add_weight(shape=(*shape, self.gates * self.units), initializer=initializer, name=name)
+
+        self.kernel, self.recurrent_kernel = weight("kernel", input_shape[-1]), weight("recurrent_kernel", self.units)
+        self.bias, self.recurrent_bias = weight("bias"), weight("recurrent_bias")
+
+    def _gates(self, x, hidden) -> tuple[list, list]:
+        """What the input and what the last state say, for each gate."""
+        of_input, of_state = tf.matmul(x, self.kernel) + self.bias, tf.matmul(hidden, self.recurrent_kernel)
+        return tf.split(of_input, self.gates, -1), tf.split(of_state + self.recurrent_bias, self.gates, -1)
+
+
+class LSTMCell(_Cell):
+    """Gates in the order input, forget, cell, output."""
+
+    gates = 4
+
+    @property
+    def state_size(self) -> list[int]:
+        return [self.units, self.units]
+
+    def call(self, x, states, training=False):
+        hidden, cell = states
+        write, keep, new, show = (a + b for a, b in zip(*self._gates(x, hidden), strict=True))
+        cell = tf.sigmoid(keep) * cell + tf.sigmoid(write) * tf.tanh(new)
+        hidden = tf.sigmoid(show) * tf.tanh(cell)
+        return hidden, [hidden, cell]
+
+
+class GRUCell(_Cell):
+    """Gates in the order reset, update, new; the reset acts behind the recurrent product."""
+
+    gates = 3
+
+    @property
+    def state_size(self) -> list[int]:
+        return [self.units]
+
+    def call(self, x, states, training=False):
+        (hidden,) = states
+        (reset, update, new), (state_reset, state_update, state_new) = self._gates(x, hidden)
+        new = tf.tanh(new + tf.sigmoid(reset + state_reset) * state_new)
+        update = tf.sigmoid(update + state_update)
+        hidden = (1.0 - update) * new + update * hidden
+        return hidden, [hidden]
+
+
+class WordEncoder(keras.Model):
+    """The text side of the DAMSM: a bi-directional recurrent network.
+
+    call: words int32 [B,T], lengths int [B] -> (word vectors [B,T,width], sentence vectors [B,width]). A word's vector
+        joins the states of both directions there, and is exactly zero behind the end of the caption; the sentence
+        joins the last state of each, the backward direction having begun at the last word.
+        dropout: factors [B,T,word_dim] on the embeddings, drawn outside; None for none.
+
+    Args:
+        vocabulary_size: words, 0 for padding included.
+        width: of word and sentence vectors, even: half of it for each direction.
+        recurrent: "lstm" or "gru".
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        word_dim: int = 300,
+        width: int = 256,
+        recurrent: str = "lstm",
+        name: str = "text_encoder",
+    ):
+        super().__init__(name=name)
+        self.word_dim = word_dim
+        self.embedding = keras.layers.Embedding(
+            vocabulary_size, word_dim, embeddings_initializer=_uniform(0.1), name="embedding"
+        )
+        cell = {"lstm": LSTMCell, "gru": GRUCell}[recurrent]
+        self.forward, self.backward = (
+            keras.layers.RNN(
+                cell(width // 2),
+                return_sequences=True,
+                return_state=True,
+                go_backwards=backwards,
+                zero_output_for_mask=True,
+                name=name,
+            )
+            for name, backwards in (("forward", False), ("backward", True))
+        )
+
+    def call(self, words, lengths, dropout=None, training=False):
+        x = self.embedding(words)
+        if dropout is not None:
+            x *= dropout
+        mask = tf.sequence_mask(lengths, tf.shape(words)[1])
+        onwards, last, *_ = self.forward(x, mask=mask)
+        back, first, *_ = self.backward(x, mask=mask)
+        return tf.concat([onwards, tf.reverse(back, axis=[1])], axis=-1), tf.concat([last, first], axis=-1)

@@ -13,7 +13,11 @@ Every recipe has
 * `networks`: dict of name -> built Keras model, everything that a checkpoint keeps;
 * `steps_per_epoch(num_images) -> int`, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
 * `score_metrics`: names of the evaluation metrics that are computed while it trains;
-* maybe `pretrained`: network name -> (run folder, network name there), weights that a fresh run starts from.
+* maybe `pretrained`: network name -> (run folder, network name there), weights that a fresh run starts from;
+* maybe `start()`: sets the weights that a fresh run starts from and that no run folder holds (ImageNet); UserError when
+  they cannot be had;
+* maybe `clip_norms`: network name -> largest global norm of the gradient of its trained weights, all replicas' rows
+  together; a larger gradient is scaled down to it before the optimizer sees it.
 
 A GAN recipe has `generator` and the ordered dict `discriminators`, and
 * `noise(draw) -> dict`: all noise of one step, from `draw.normal(name, width)` and `draw.uniform(...)`;
@@ -27,7 +31,7 @@ A GAN recipe has `generator` and the ordered dict `discriminators`, and
   before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it.
 
 A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
-`encode_images`, ...).
+`encode_images`, `similarity`, ...).
 
 Means are over the replica's own rows: the trainer divides by the number of replicas, once, and gradients are summed.
 """
@@ -50,6 +54,8 @@ PAPERS = {
     "gan_int_cls": "Reed et al., ICML 2016: 64x64 pictures; GAN, GAN-CLS, GAN-INT, GAN-INT-CLS",
     "stackgan": "Zhang et al., ICCV 2017: Stage-I 64x64, Stage-II 256x256, conditioning augmentation",
     "stackgan_v2": "StackGAN++, Zhang et al., TPAMI 2018: a tree of scales 64/128/256, with text or without",
+    "damsm": "Xu et al., CVPR 2018: words and regions, sentences and pictures; what AttnGAN rests on",
+    "attngan": "Xu et al., CVPR 2018: attention to words; AttnGAN with two or three scales, AttnDCGAN",
 }
 
 
@@ -65,7 +71,11 @@ class BatchRequest:
     wrong_images: bool = False
     """Also batch["wrong_images"], like "images": of another class (of another image with uniform sampling)."""
     text: str | None = None
-    """embedding: batch["embedding"] float32 [B,captions,D]; characters: batch["characters"] int32 [B,captions,201]."""
+    """embedding: batch["embedding"] float32 [B,captions,D]; characters: batch["characters"] int32 [B,captions,201];
+    words: batch["words"] int32 [B,captions,words], 0 behind the end, and batch["word_lengths"] int32 [B,captions]."""
+    words: int = 0
+    """Of text "words": the longest caption in words. Of a longer one so many words are drawn, without replacement and
+    anew each time, and kept in their order."""
     captions: int = 1
     """How many captions of the image are drawn for each row."""
     captions_with_replacement: bool = True
@@ -80,6 +90,8 @@ class Context:
     text_dim: int | None = None
     """Width of the sentence embeddings of the text encoder that conditions it."""
     num_classes: int = 0
+    vocabulary_size: int = 0
+    """Words of the data set's vocabulary, 0 for padding included."""
 
 
 def _source(name: str) -> Path:

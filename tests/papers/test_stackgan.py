@@ -100,10 +100,10 @@ def test_parameters_at_published_width(sizes, monkeypatch):
     assert tuple(found) == COUNTS[sizes]
     assert not made.stage1_generator or not made.stage1_generator.trainable_variables
     if sizes[2:] == (192, 96, 2):
-        of_discriminator = published.stackgan_discriminator_layers(made.discriminator)
+        of_discriminator = published.stackgan.discriminator_layers(made.discriminator)
         scheme = published.SCHEMES[f"stackgan{stage}_generator"]
         of_generator = scheme.layers(*(made.networks[name] for name in scheme.networks))
-        found = len(published._weights(of_generator)), len(published._weights(of_discriminator))
+        found = len(published.layout._weights(of_generator)), len(published.layout._weights(of_discriminator))
         assert found == {1: (28, 23), 2: (87, 45)}[stage]
 
 

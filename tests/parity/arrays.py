@@ -65,6 +65,8 @@ class ParityFile:
     def compare(self, name: str, ours: Any, tolerance: float, scale: float | None = None) -> None:
         """Relative error max|ours - theirs| / max|theirs| against the tolerance.
 
+        Where theirs is -inf, ours must be below -1e8.
+
         Args:
             scale: what the error is relative to instead, for an array that is zero but for rounding.
         """
@@ -73,6 +75,11 @@ class ParityFile:
         if theirs.shape != ours.shape:
             self.failures.append(f"{name}: shape {ours.shape} instead of {theirs.shape}")
             return
+        masked = np.isneginf(theirs)
+        if not np.array_equal(masked, ours < -1e8):
+            self.failures.append(f"{name}: masks other places")
+            return
+        theirs, ours = np.where(masked, 0, theirs), np.where(masked, 0, ours)
         largest = np.abs(theirs).max() if scale is None else scale
         error = np.abs(ours.astype(np.float64) - theirs).max() / largest if largest else np.abs(ours).max()
         self.worst[f"{tolerance:g}"] = max(self.worst.get(f"{tolerance:g}", (0.0, "")), (float(error), name))

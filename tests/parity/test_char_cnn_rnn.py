@@ -39,7 +39,7 @@ def compare_text_encoder(parity):
     recurrent = {"gru": "gru", "relu_rnn": "rnn"}[config["recurrent"]]
     encoder = char_cnn_rnn.TextEncoder(recurrent, tuple(config["conv_channels"]), config["embedding_dim"])
     encoder(tf.zeros([1, config["text_length"]], tf.int32))
-    layers = published.char_cnn_rnn_layers(encoder)
+    layers = published.char_cnn_rnn.text_encoder_layers(encoder)
     values = parameters(parity)
     published.assign(layers, values, "parameters")
     assert config["alphabet"] == text.ALPHABET

@@ -29,7 +29,7 @@ def test_generator(parity):
     generator = gan_int_cls.Generator(config["ngf"], config["text_projection"])
     z, text = parity.tensor("in/z"), parity.tensor("in/text_embedding")
     generator(z, text)
-    layers = published.gan_int_cls_generator_layers(generator)
+    layers = published.gan_int_cls.generator_layers(generator)
     published.assign(layers, parity.below("param/"), "param")
     assert sum(np.prod(variable.shape) for variable in generator.trainable_variables) == config["num_params"]
     for mode, training in MODES.items():
@@ -67,7 +67,7 @@ def test_discriminator(parity):
     for suffix, residual in (("", True), ("_no_residual", False)):
         discriminator = gan_int_cls.Discriminator(config["ndf"], config["text_projection"], config["program"], residual)
         discriminator(image, text)
-        layers = published.gan_int_cls_discriminator_layers(discriminator)
+        layers = published.gan_int_cls.discriminator_layers(discriminator)
         used = published.extract(layers)
         parameters = {name: array for name, array in parity.below("param/").items() if residual or name in used}
         for mode, training in MODES.items():
@@ -147,8 +147,8 @@ class Networks:
         )
         self.recipe = gan_int_cls.Recipe(hyperparameters, Context(text_dim=config["text_dim"]))
         self.generator, self.discriminator = self.recipe.generator, self.recipe.discriminator
-        self.generator_layers = published.gan_int_cls_generator_layers(self.generator)
-        self.discriminator_layers = published.gan_int_cls_discriminator_layers(self.discriminator)
+        self.generator_layers = published.gan_int_cls.generator_layers(self.generator)
+        self.discriminator_layers = published.gan_int_cls.discriminator_layers(self.discriminator)
         published.assign(self.generator_layers, parity.below("param/G/"), "param/G")
         published.assign(self.discriminator_layers, parity.below("param/D/"), "param/D")
 

@@ -226,7 +226,7 @@ def test_pytorch_stage1_generator(parity, tmp_path):
     parity.finish()
 
 
-@every_file("stackgan_b_stage2_generator")
+@every_file("stackgan_b_stage2_generator", in_repository=False)
 def test_pytorch_stage2_generator(parity, tmp_path):
     """The recipe's way through both stages: the picture of Stage-I is in training mode, and detached."""
     recipe, layers = imported(parity, "stackgan2_generator", tmp_path)
@@ -297,7 +297,7 @@ def test_pytorch_discriminator(parity):
     discriminator = stackgan.Discriminator("pytorch", config["stage"], config["df_dim"], config["condition_dim"])
     image, condition = parity.image("in/x_u8"), parity.tensor("in/c_code")
     discriminator(image, condition)
-    layers = published.stackgan_discriminator_layers(discriminator)
+    layers = published.stackgan.discriminator_layers(discriminator)
     rows = tf.range(1, len(image) + 1, dtype=tf.float32)
     weights = {"conditional": 1.0, "unconditional": 0.5}
     for mode, training in MODES.items():
@@ -403,7 +403,7 @@ def test_pytorch_losses(parity):
     parity.finish()
 
 
-@every_file("stackgan_a_losses")
+@every_file("stackgan_a_losses", in_repository=False)
 def test_tensorflow_losses(parity):
     for variant, wrong_pairs in {"wrong": True, "no_wrong": False}.items():
         compare_tensorflow_logits(parity, variant, wrong_pairs)
@@ -506,10 +506,10 @@ def test_pytorch_step(parity):
     recipe = stackgan.Recipe(settings, Context(config["text_dim"]))
     trainer = GanTrainer(recipe, seed=0, steps_per_epoch=1)
     if stage == 1:
-        of_g = published.stackgan1_generator_layers(recipe.generator)
+        of_g = published.stackgan.stage1_generator_layers(recipe.generator)
     else:
-        of_g = published.stackgan2_generator_layers(recipe.generator, recipe.stage1_generator)
-    layers = {"G": of_g, "D": published.stackgan_discriminator_layers(recipe.discriminator)}
+        of_g = published.stackgan.stage2_generator_layers(recipe.generator, recipe.stage1_generator)
+    layers = {"G": of_g, "D": published.stackgan.discriminator_layers(recipe.discriminator)}
     for name, of_network in layers.items():
         published.assign(of_network, parity.below(f"param/{name}/"), f"param/{name}")
     batch = {

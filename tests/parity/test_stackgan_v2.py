@@ -65,7 +65,7 @@ def test_generator(parity, tmp_path, quick_initial_values):
     assert imported.hyperparameters == (wanted if conditional else replace(wanted, condition_dim=128))
     generator = imported.recipe.generator
     inputs = {**given_noise(parity), "text": parity.tensor("in/text_embedding") if conditional else None}
-    layers = published.stackgan_v2_generator_layers(generator)
+    layers = published.stackgan_v2.generator_layers(generator)
     for mode, training in MODES.items():
         made = generator(**inputs, training=training)
         for scale, (image, features) in enumerate(zip(made["images"], made["features"], strict=True)):
@@ -85,7 +85,7 @@ def test_discriminator(parity):
     discriminator = stackgan_v2.Discriminator(config["df_dim"], config["image_size"], conditional)
     image, condition = parity.image("in/x_u8"), parity.tensor("in/c_code") if conditional else None
     discriminator(image, condition)
-    layers = published.stackgan_v2_discriminator_layers(discriminator)
+    layers = published.stackgan_v2.discriminator_layers(discriminator)
     published.assign(layers, parity.below("param/"), "param")
     weights = {"conditional": 1.0, "unconditional": 0.5 if conditional else 1.0}
     for mode, training in MODES.items():
@@ -228,11 +228,11 @@ class Step:
         self.noise = given_noise(parity)
         self.recipe.noise = lambda draw: self.noise
         self.generator = self.recipe.generator
-        self.generator_layers = published.stackgan_v2_generator_layers(self.generator)
+        self.generator_layers = published.stackgan_v2.generator_layers(self.generator)
         published.assign(self.generator_layers, parity.below("param/G/"), "param/G")
         self.discriminators = list(self.recipe.discriminators.items())
         self.discriminator_layers = [
-            published.stackgan_v2_discriminator_layers(network) for _, network in self.discriminators
+            published.stackgan_v2.discriminator_layers(network) for _, network in self.discriminators
         ]
         for number, layers in enumerate(self.discriminator_layers):
             published.assign(layers, parity.below(f"param/D{number}/"), f"param/D{number}")
@@ -303,9 +303,9 @@ def test_parameters_at_published_width(kind, quick_initial_values):
     counts = json.loads((folder() / "param_counts_stackgan2_attngan.json").read_text())
     conditional = kind == "conditional_birds"
     recipe = stackgan_v2.Recipe(stackgan_v2.Hyperparameters(conditional=conditional), Context(text_dim=1024))
-    networks = {"G": (recipe.generator, published.stackgan_v2_generator_layers)}
+    networks = {"G": (recipe.generator, published.stackgan_v2.generator_layers)}
     for size, network in zip(recipe.generator.sizes, recipe.discriminators.values(), strict=True):
-        networks[f"D{size}"] = (network, published.stackgan_v2_discriminator_layers)
+        networks[f"D{size}"] = (network, published.stackgan_v2.discriminator_layers)
     for name, (network, layers) in networks.items():
         theirs = counts[f"stackgan_v2/{kind}/{name}"]
         assert network.count_params() == theirs["parameters"] + theirs["bn_statistics"], name
