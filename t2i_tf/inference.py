@@ -21,6 +21,21 @@ from t2i_tf.networks.moving_average import MovingAverage
 TEXT_ENCODER = "text_encoder"
 """Folder inside a generator's run that holds the frozen text encoder it was trained with: a small run of its own."""
 
+VOCABULARY = "vocabulary"
+"""File inside a run that reads words: the words it knows, one a line, in the order of their numbers from 1."""
+
+
+def read_vocabulary(run_dir: str | Path) -> list[str] | None:
+    """The words a run knows; None when it reads none."""
+    path = Path(run_dir) / VOCABULARY
+    return path.read_text(encoding="utf-8").split("\n") if path.is_file() else None
+
+
+def write_vocabulary(run_dir: str | Path, vocabulary: list[str] | None) -> None:
+    """The other way."""
+    if vocabulary is not None:
+        (Path(run_dir) / VOCABULARY).write_text("\n".join(vocabulary), encoding="utf-8")
+
 
 class SeedDraw:
     """Noise for pictures to be looked at: row i follows from seed i and the noise's name, whatever its neighbours."""
@@ -50,19 +65,33 @@ class Run:
     step: int
     text_encoder: Run | None = None
     average: MovingAverage | None = None
+    vocabulary: list[str] | None = None
+    """Words that the recipe was trained on, in the order of their numbers, where it reads words."""
 
     @property
     def paper(self) -> str:
         return self.config.training.paper
 
     def __post_init__(self):
-        self._encode = tf.function(self._encode_batch, input_signature=[tf.TensorSpec([None], tf.string)])
+        captions = [tf.TensorSpec([None], tf.string)]
+        self._tokenizer = None if self.vocabulary is None else text.WordTokenizer(self.vocabulary)
+        self._encode = tf.function(self._encode_batch, input_signature=captions)
+        self._condition = tf.function(self._condition_batch, input_signature=captions)
         self._sample = tf.function(self._sample_batch)
         self._features = tf.function(self._features_batch)
 
+    def _read(self, captions) -> dict:
+        """String [B] -> what the recipe reads of them, by name as in a training batch."""
+        if self.recipe.request.text == "words":
+            found = self._tokenizer(captions)
+            return {"words": found.ids, "word_lengths": found.lengths}
+        return {"characters": text.character_ids(captions, rule=self.recipe.hyperparameters.character_rule)}
+
     def _encode_batch(self, captions):
-        rule = self.recipe.hyperparameters.character_rule
-        return self.recipe.encode_captions({"characters": text.character_ids(captions, rule=rule)})
+        return self.recipe.encode_captions(self._read(captions))
+
+    def _condition_batch(self, captions):
+        return self.recipe.condition({name: rows[:, None] for name, rows in self._read(captions).items()})
 
     def encode(self, captions: list[str], batch_size: int = 256) -> np.ndarray:
         """Captions -> sentence vectors float32 [N, D], for a run of a text encoder.
@@ -76,8 +105,16 @@ class Run:
         ]
         return np.concatenate(parts) if parts else np.zeros([0, self.recipe.hyperparameters.embedding_dim], np.float32)
 
-    def embed(self, captions: list[str]) -> np.ndarray:
-        """Captions -> what conditions the generator [N, D]; captions are checked first."""
+    def embed(self, captions: list[str]):
+        """Captions -> what conditions the generator, arrays of N rows as `recipe.condition` nests them.
+
+        Captions are checked first. Raises UserError for one that says nothing, or when nothing can read it.
+        """
+        if self.recipe.request.text == "words":
+            known = set(self.vocabulary)
+            for caption in captions:
+                text.check_words(caption, known)
+            return tf.nest.map_structure(lambda rows: rows.numpy(), self._condition(tf.constant(captions)))
         if self.text_encoder is None:
             raise UserError(
                 "this run was trained on ready-made embeddings and has no text encoder: add one with "
@@ -85,23 +122,23 @@ class Run:
             )
         for caption in captions:
             text.check(caption, self.text_encoder.recipe.hyperparameters.character_rule)
-        return self.text_encoder.encode(captions)
+        embedding = self.text_encoder.encode(captions)
+        return self.recipe.condition({"embedding": tf.constant(embedding[:, None])}).numpy()
 
     @property
     def takes_text(self) -> bool:
         """False for a generator that draws from noise alone."""
         return self.recipe.request.text is not None
 
-    def _conditions(self, captions: list[str] | None, rows: int) -> np.ndarray:
-        """What conditions the generator [rows, D]; without text nothing does, and D is 0."""
+    def _conditions(self, captions: list[str] | None):
+        """What conditions the generator, see `embed`; None without text."""
         if self.takes_text and captions is None:
             raise UserError(f"this run of {self.paper} draws pictures of captions: give some")
         if not self.takes_text and captions is not None:
             raise UserError(f"this run of {self.paper} was trained without text and takes no captions: leave them out")
-        return self.embed(captions) if self.takes_text else np.zeros([rows, 0], np.float32)
+        return self.embed(captions) if self.takes_text else None
 
-    def _sample_batch(self, embedding, noise):
-        condition = self.recipe.condition({"embedding": embedding[:, None, :]})
+    def _sample_batch(self, condition, noise):
         images = self.recipe.sample(condition, noise)
         return [tf.cast(tf.round(tf.clip_by_value(image * 127.5 + 127.5, 0.0, 255.0)), tf.uint8) for image in images]
 
@@ -110,18 +147,19 @@ class Run:
         noise = self.recipe.sampling_noise(SeedDraw(seeds))
         return {name: truncation * np.asarray(rows) for name, rows in noise.items()}
 
-    def render(self, embeddings: np.ndarray, noise: dict, batch_size: int = 32) -> list[np.ndarray]:
-        """Embeddings [N, D] and noise -> pictures uint8 [N,S,S,3] of every scale, small to large."""
-        parts = []
-        for start in range(0, len(embeddings), batch_size):
+    def render(self, conditions, noise: dict, batch_size: int = 32) -> list[np.ndarray]:
+        """Conditions of N rows, as `embed` gives them, and noise -> pictures uint8 [N,S,S,3] of every scale, small to
+        large."""
+        parts, count = [], len(next(iter(noise.values())))
+        for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
 
             # Every batch has the same size, so that a picture does not depend on its neighbours' number.
             def fill(x, rows=rows):
-                return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(np.float32))
+                return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(x.dtype))
 
-            images = self._sample(fill(embeddings), {name: fill(value) for name, value in noise.items()})
-            parts.append([image.numpy()[: len(embeddings[rows])] for image in images])
+            images = self._sample(*_each(fill, (conditions, noise)))
+            parts.append([image.numpy()[: min(batch_size, count - start)] for image in images])
         return [np.concatenate(scale) for scale in zip(*parts, strict=True)]
 
     def generate(self, captions: list[str] | None, seeds: list[int], truncation: float = 1.0) -> list[np.ndarray]:
@@ -134,7 +172,7 @@ class Run:
             raise ValueError(f"{len(captions)} captions but {len(seeds)} seeds")
         if self.recipe.kind != "gan":
             raise UserError(f"a run of {self.paper} draws no pictures: give the run of a generator")
-        return self.render(self._conditions(captions, len(seeds)), self.noise(seeds, truncation))
+        return self.render(self._conditions(captions), self.noise(seeds, truncation))
 
     def _features_batch(self, images):
         return self.recipe.image_features(tf.cast(images, tf.float32) / 127.5 - 1.0)
@@ -149,11 +187,9 @@ class Run:
     def interpolate_text(
         self, first: str, second: str, steps: int, seeds: list[int], truncation: float = 1.0
     ) -> np.ndarray:
-        """Pictures uint8 [len(seeds), steps, S,S,3] of the largest scale, from one caption's embedding to another's."""
-        ends = self._conditions([first, second], 2)
-        shares = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None]
-        path = (1.0 - shares) * ends[:1] + shares * ends[1:]
-        rows = np.tile(path, (len(seeds), 1))
+        """Pictures uint8 [len(seeds), steps, S,S,3] of the largest scale, from one caption's condition to another's."""
+        shares = np.tile(np.linspace(0.0, 1.0, steps, dtype=np.float32), len(seeds))
+        rows = _each(lambda ends: _straight(ends, shares), self._conditions([first, second]))
         images = self.render(rows, self.noise(np.repeat(seeds, steps), truncation))[-1]
         return images.reshape(len(seeds), steps, *images.shape[1:])
 
@@ -170,8 +206,9 @@ class Run:
             name: truncation * np.concatenate([_great_circle(a, b, shares) for a, b in zip(z[:-1], z[1:], strict=True)])
             for name, z in ends.items()
         }
-        condition = self._conditions(None if caption is None else [caption], 1)
-        rows = np.repeat(condition, steps * (len(seeds) - 1), axis=0)
+        condition = self._conditions(None if caption is None else [caption])
+        count = steps * (len(seeds) - 1)
+        rows = _each(lambda of_one: np.repeat(of_one, count, axis=0), condition)
         images = self.render(rows, noise)[-1]
         return images.reshape(len(seeds) - 1, steps, *images.shape[1:])
 
@@ -185,11 +222,26 @@ class Run:
         checkpoints.save_weights(folder, self.step, self.recipe.networks, self.average)
         if swapped:
             self.average.swap()
+        write_vocabulary(folder, self.vocabulary)
         if self.text_encoder is not None:
             self.text_encoder.save(folder / TEXT_ENCODER)
         beside = folder / "config.json.partial"
         beside.write_text(self.config.to_json())
         beside.replace(folder / "config.json")
+
+
+def _each(function, arrays):
+    """The function of every array of a nest; None stays what it is."""
+    return tf.nest.map_structure(lambda x: None if x is None else function(x), arrays)
+
+
+def _straight(ends: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Two rows -> [len(shares), ...] between them. Of whole numbers, which are lengths of captions, the larger on the
+    way: behind the end of the shorter caption stand zeros, which fade into the other's words."""
+    shares = shares.reshape(-1, *[1] * (ends.ndim - 1))
+    if np.issubdtype(ends.dtype, np.integer):
+        return np.select([shares == 0.0, shares == 1.0], [ends[:1], ends[1:]], ends.max(axis=0, keepdims=True))
+    return (1.0 - shares) * ends[:1] + shares * ends[1:]
 
 
 def _great_circle(a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -224,4 +276,5 @@ def load(run_dir: str | Path, weights: str = "best") -> Run:
     if average is not None and weights != "raw":
         average.swap()
     encoder = Path(run_dir) / TEXT_ENCODER
-    return Run(config, recipe, step, load(encoder) if encoder.is_dir() else None, average)
+    text_encoder = load(encoder) if encoder.is_dir() else None
+    return Run(config, recipe, step, text_encoder, average, read_vocabulary(run_dir))

@@ -6,6 +6,8 @@ The order and every augmentation are planned by `t2i_tf.data.sampling`, so the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -112,6 +114,7 @@ def batches(
     embeddings: np.ndarray | None = None,
     features: np.ndarray | None = None,
     character_rule: str = "lower_zero",
+    vocabulary: Sequence[str] | None = None,
     box_crop: bool = False,
 ) -> tf.data.Dataset:
     """The endless stream of training batches from `start_step` on.
@@ -120,9 +123,11 @@ def batches(
         split: the records; request: a `t2i_tf.papers.BatchRequest`; batch_size: global, in rows.
         embeddings: float [all captions, D], rows in the order of the split's captions (request.text "embedding").
         features: float [N, views, F], cached features that stand for the pictures.
+        character_rule, vocabulary: how captions are read (request.text "characters", "words").
 
     Returns a dataset of dicts: "images" and "wrong_images" (tuples of uint8 [B,S,S,3], small to large), "class" int32
-    [B], "embedding" float32 [B,captions,D] or "characters" int32 [B,captions,201], "features" float32 [B,F].
+    [B], "embedding" float32 [B,captions,D], "characters" int32 [B,captions,201], "words" int32 [B,captions,words] with
+    "word_lengths" int32 [B,captions], and "features" float32 [B,F].
     """
     captions = request.captions if request.text else 0
     sampler = Sampler(
@@ -136,7 +141,8 @@ def batches(
         seed=seed,
     )
     with_pictures = features is None
-    with_records = with_pictures or request.text == "characters"
+    with_captions = request.text in ("characters", "words")
+    with_records = with_pictures or with_captions
     if box_crop:
         check_boxes(split)
 
@@ -170,12 +176,14 @@ def batches(
             batch["wrong_augmentation"] = tf.ensure_shape(wrong_augmentation, [batch_size, 3])
         if request.text == "embedding":
             batch["embedding"] = tf.ensure_shape(embedding, [batch_size, captions, embeddings.shape[-1]])
-        elif request.text:
+        elif with_captions:
             batch["picked"] = tf.ensure_shape(picked, [batch_size, captions])
+            batch["step"] = step
         if features is not None:
             batch["features"] = tf.ensure_shape(feature, [batch_size, features.shape[-1]])
         return batch
 
+    tokenizer = text.WordTokenizer(vocabulary) if request.text == "words" else None
     decoder = _Decoder(request.image_sizes, split.dataset.manifest["image_size"], box_crop) if with_pictures else None
 
     def decode(batch):
@@ -186,13 +194,20 @@ def batches(
                 examples = records.parse(batch[f"{prefix}record"])
                 if with_pictures:
                     out[f"{prefix}images"] = decoder(examples, batch[f"{prefix}augmentation"])
-                if not prefix and "picked" in batch:
-                    out["characters"] = characters(tf.gather(examples["captions"], batch["picked"], batch_dims=1))
+                if not prefix and with_captions:
+                    picked = tf.gather(examples["captions"], batch["picked"], batch_dims=1)
+                    out |= tokenize(tf.reshape(picked, [-1]), batch["step"])
         return out
 
-    def characters(picked):
-        ids = text.character_ids(tf.reshape(picked, [-1]), rule=character_rule)
-        return tf.reshape(ids, [batch_size, captions, text.TEXT_LENGTH])
+    def tokenize(picked, step):
+        if request.text == "characters":
+            ids = text.character_ids(picked, rule=character_rule)
+            return {"characters": tf.reshape(ids, [batch_size, captions, text.TEXT_LENGTH])}
+        ids, lengths = text.drawn_words(tokenizer(picked), request.words, tf.stack([tf.constant(seed, tf.int64), step]))
+        return {
+            "words": tf.reshape(ids, [batch_size, captions, request.words]),
+            "word_lengths": tf.reshape(lengths, [batch_size, captions]),
+        }
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     stream = steps.map(read).map(decode, num_parallel_calls=tf.data.AUTOTUNE)

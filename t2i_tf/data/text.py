@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +99,18 @@ class WordTokenizer(tf.Module):
         return WordIds(known.to_tensor(0), lengths, tf.cast(found.row_lengths(), tf.int32) - lengths)
 
 
+def drawn_words(found: WordIds, words: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Captions of at most `words` words: ids int32 [B, words], lengths int32 [B]. seed: int [2].
+
+    Of a longer caption so many words are drawn, without replacement, and stay in their order (AttnGAN's loader).
+    """
+    ids = tf.pad(found.ids, [[0, 0], [0, tf.maximum(0, words - tf.shape(found.ids)[1])]])
+    places = tf.range(tf.shape(ids)[1])
+    drawn = tf.random.stateless_uniform(tf.shape(ids), seed) + tf.cast(places >= found.lengths[:, None], tf.float32)
+    kept = tf.sort(tf.math.top_k(-drawn, words).indices, axis=1)
+    return tf.ensure_shape(tf.gather(ids, kept, batch_dims=1), [None, words]), tf.minimum(found.lengths, words)
+
+
 def _lower(captions: tf.Tensor) -> tf.Tensor:
     """Lower case as far as ASCII letters are concerned, in every locale; invalid UTF-8 becomes U+FFFD."""
     text = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8")
@@ -118,3 +130,14 @@ def check(caption: str, rule: str = "lower_zero") -> None:
         )
     if len(caption) > TEXT_LENGTH:
         logging.warning("caption of %d characters: the text encoder reads the first %d", len(caption), TEXT_LENGTH)
+
+
+def check_words(caption: str, vocabulary: Collection[str]) -> None:
+    """Raises UserError for a caption of which a reader of words knows none; warns of single unknown ones."""
+    if not caption.strip():
+        raise UserError("the caption is empty: write what the picture shows")
+    unknown = [word for word in words(caption) if word not in vocabulary]
+    if len(unknown) == len(words(caption)):
+        raise UserError(f"caption {caption!r} has no word that this run was trained on: use words of its data set")
+    if unknown:
+        logging.warning("not in the vocabulary, left out of the caption: %s", ", ".join(unknown))

@@ -25,6 +25,12 @@ def mean(value: tf.Tensor) -> tf.Tensor:
     return value if context is None else context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
 
 
+def total(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The sums of values over the replicas."""
+    context = _context()
+    return values if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
 def gather(rows: tf.Tensor) -> tf.Tensor:
     """[b, ...] of each replica -> [B, ...], the rows of all in order; differentiable."""
     context = _context()

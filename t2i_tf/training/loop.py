@@ -17,7 +17,7 @@ from t2i_tf.config import RunConfig, TrainConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import evaluate
-from t2i_tf.inference import TEXT_ENCODER, Run, load
+from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
 from t2i_tf.training import caches, callbacks, run_folder
 from t2i_tf.training.trainers import trainer as make_trainer
 
@@ -78,7 +78,12 @@ class Session:
         check_batch(hyperparameters.batch_size, self.strategy.num_replicas_in_sync)
         self.text_encoder = self._loaded_text_encoder()
         self.published = self._published_embeddings()
-        context = papers.Context(text_dim=self._text_dim(), num_classes=len(np.unique(self.split.class_ids)))
+        words = self.dataset.manifest["vocabulary"]
+        context = papers.Context(
+            text_dim=self._text_dim(),
+            num_classes=len(np.unique(self.split.class_ids)),
+            vocabulary_size=len(words) + 1 if words else 0,
+        )
         checksum = self.dataset.manifest["splits"]["train"]["index"]["sha256"]
         self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
         keras.utils.set_random_seed(training.seed)
@@ -86,12 +91,20 @@ class Session:
             self.recipe = papers.get(training.paper).Recipe(hyperparameters, context)
             self.steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images)
             self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch)
+        self.vocabulary = words if self.recipe.request.text == "words" else None
         self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
         self._check_data()
 
     def _check_data(self):
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""
         self.batch_spec()
+        for run_dir, _ in getattr(self.recipe, "pretrained", {}).values():
+            theirs = read_vocabulary(run_dir)
+            if self.vocabulary is not None and theirs is not None and theirs != self.vocabulary:
+                raise UserError(
+                    f"{run_dir} was trained on other words than {self.dataset.path} has: train both on one data set, "
+                    "since encoders and vocabulary belong together"
+                )
         if self.training.box_crop:
             for name in self.dataset.manifest["splits"]:
                 pipeline.check_boxes(self.dataset.split(name))
@@ -142,12 +155,14 @@ class Session:
             embeddings=embeddings,
             features=features,
             character_rule=getattr(self.hyperparameters, "character_rule", "lower_zero"),
+            vocabulary=self.vocabulary,
             box_crop=self.training.box_crop,
         )
 
     def live_run(self) -> Run:
         """The networks in training as a `Run`."""
-        return Run(self.config, self.recipe, int(self.trainer.step.numpy()), self.text_encoder, self.trainer.average)
+        step = int(self.trainer.step.numpy())
+        return Run(self.config, self.recipe, step, self.text_encoder, self.trainer.average, self.vocabulary)
 
 
 def run(training: TrainConfig, given: dict) -> Outcome:
@@ -181,6 +196,7 @@ def _train(session: Session, run_dir: Path) -> Outcome:
     if start >= session.steps:
         return Outcome(run_dir, start, session.steps)
     run_folder.write(session.config, run_dir)
+    write_vocabulary(run_dir, session.vocabulary)
     if session.text_encoder is not None and not (run_dir / TEXT_ENCODER / "config.json").exists():
         session.text_encoder.save(run_dir / TEXT_ENCODER)
     if start:
@@ -217,6 +233,8 @@ def _load_pretrained(session: Session) -> None:
     networks = session.recipe.networks
     if session.training.init_from:
         checkpoints.load_weights(session.training.init_from, networks)
+    elif hasattr(session.recipe, "start"):
+        session.recipe.start()
     for name, (run_dir, theirs) in getattr(session.recipe, "pretrained", {}).items():
         checkpoints.load_weights(run_dir, {theirs: networks[name]})
 
@@ -235,7 +253,7 @@ class _Observer:
         self.captions = self._captions()
 
     def _captions(self):
-        if self.session.recipe.kind != "gan" or self.session.text_encoder is None:
+        if self.session.recipe.kind != "gan" or (self.session.text_encoder is None and self.session.vocabulary is None):
             return []
         split = self.test or self.session.split
         places = np.linspace(0, split.num_images - 1, min(SAMPLED_CAPTIONS, split.num_images)).astype(int)

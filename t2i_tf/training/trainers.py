@@ -149,8 +149,22 @@ class SupervisedTrainer(_Trainer):
         with tf.GradientTape() as tape:
             named = self.recipe.losses(batch, self.recipe.noise(self._draw(batch)))
             loss = self._scaled(named["loss"])
-        gradients = tape.gradient(loss, self.variables_trained)
+        gradients = self._clipped(tape.gradient(loss, self.variables_trained))
         return self._finish(named | self._apply(self.optimizer_name, gradients, self.variables_trained))
+
+    def _clipped(self, gradients) -> list:
+        """Scales the gradient of each network in `recipe.clip_norms` down to that norm, of all replicas' rows together.
+
+        The replicas' shares are summed here for the norm alone: the optimizer sums what each of them applies.
+        """
+        clipped = dict(enumerate(tf.convert_to_tensor(gradient) for gradient in gradients))
+        for name, limit in getattr(self.recipe, "clip_norms", {}).items():
+            own = {id(variable) for variable in self.networks[name].trainable_variables}
+            places = [place for place, variable in enumerate(self.variables_trained) if id(variable) in own]
+            norm = tf.linalg.global_norm(replicas.total([clipped[place] for place in places]))
+            factor = limit / tf.maximum(norm, limit)
+            clipped |= {place: factor * clipped[place] for place in places}
+        return list(clipped.values())
 
 
 def trainer(recipe, seed: int, steps_per_epoch: int) -> GanTrainer | SupervisedTrainer:

@@ -273,6 +273,21 @@ def test_characters_are_those_of_the_captions_drawn(splits):
                 assert not found[len(expected) :].any()
 
 
+def test_words_are_those_of_the_captions_drawn(splits):
+    split = splits(76)
+    vocabulary = ["picture", "caption", *map(str, range(12)), "a", "café", "caf", "its", "caps"]
+    request = BatchRequest(image_sizes=(64,), text="words", captions=2, words=9)
+    (batch,) = take(split, request, vocabulary=vocabulary)
+    captions, planned = split.captions(), plan(split, request, 0)
+    assert batch["words"].shape == (BATCH, 2, 9) and batch["word_lengths"].shape == (BATCH, 2)
+    for row, number in enumerate(planned.images):
+        for column, place in enumerate(planned.captions[row]):
+            known = [vocabulary.index(w) + 1 for w in text.words(captions[number][place]) if w in vocabulary]
+            length = batch["word_lengths"][row, column]
+            assert length == len(known) > 3
+            np.testing.assert_array_equal(batch["words"][row, column], [*known, *[0] * (9 - length)])
+
+
 def test_the_rule_for_unknown_characters_is_handed_on(splits):
     request = BatchRequest(image_sizes=(48,), text="characters")
     (lower,), (port,) = (take(splits(76), request, character_rule=rule) for rule in ("lower_zero", "port"))

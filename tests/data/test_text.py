@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf.data import text
+from t2i_tf.errors import UserError
 
 PARITY = Path(os.environ.get("T2I_PARITY", Path(__file__).parents[1] / "parity" / "data"))
 PARITY_FILES = sorted(PARITY.glob("char_cnn_rnn_*/config-*.npz"))
@@ -162,3 +163,38 @@ def test_the_locale_does_not_matter():
     )
     turkish = {**os.environ, "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"}
     subprocess.run([sys.executable, "-c", code], check=True, env=turkish, capture_output=True)
+
+
+def test_of_long_captions_words_are_drawn_and_stay_in_order():
+    """Captions of 0, 2, 4 and 9 words, of which 4 are read."""
+    vocabulary = [f"w{i}" for i in range(9)]
+    tokenizer = text.WordTokenizer(vocabulary)
+    found = tokenizer(tf.constant(["", "w3 w1", "w0 w1 w2 w3", " ".join(vocabulary)]))
+    picked = set()
+    for step in range(40):
+        ids, lengths = map(np.array, text.drawn_words(found, 4, tf.constant([5, step])))
+        assert ids.shape == (4, 4) and ids.dtype == np.int32
+        np.testing.assert_array_equal(lengths, [0, 2, 4, 4])
+        np.testing.assert_array_equal(ids[:3], [[0, 0, 0, 0], [4, 2, 0, 0], [1, 2, 3, 4]])
+        assert (np.diff(ids[3]) > 0).all() and ids[3].min() >= 1
+        picked |= set(ids[3].tolist())
+        again, _ = text.drawn_words(found, 4, tf.constant([5, step]))
+        np.testing.assert_array_equal(ids, again)
+    assert picked == set(range(1, 10))
+
+
+def test_captions_shorter_than_what_is_read_are_padded():
+    ids, lengths = text.drawn_words(text.WordTokenizer(["a"])(tf.constant(["a"])), 3, tf.constant([0, 0]))
+    np.testing.assert_array_equal(ids, [[1, 0, 0]])
+    np.testing.assert_array_equal(lengths, [1])
+
+
+@pytest.mark.parametrize("caption, message", [("  ", "empty"), ("zorg -", "no word that this run was trained on")])
+def test_captions_that_say_nothing_to_a_reader_of_words(caption, message):
+    with pytest.raises(UserError, match=message):
+        text.check_words(caption, {"red"})
+
+
+def test_unknown_words_are_named(caplog):
+    text.check_words("A red, zorgly flower", {"a", "red"})
+    assert "zorgly, flower" in caplog.text
