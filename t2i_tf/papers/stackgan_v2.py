@@ -22,6 +22,7 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.blocks import (
+    BatchNormalization,
     DiscriminatorTrunk,
     GatedConditioningAugmentation,
     GatedConvolution,
@@ -31,6 +32,7 @@ from t2i_tf.networks.blocks import (
     LogitHead,
     everywhere,
     flat,
+    glu,
     orthogonal_convolution,
 )
 from t2i_tf.papers import BatchRequest, Context
@@ -70,6 +72,40 @@ class Hyperparameters:
     ema_decay: float = option(0.999, "decay of the moving average of the generator's weights, 0 turns it off")
 
 
+class JointConvolution(keras.layers.Layer):
+    """Features [B,S,S,C] and code [B,K] -> [B,S,S,filters]: convolution 3x3 of the code at every place before the
+    features, batch norm, GLU.
+
+    The code is the same at every place, so what the convolution makes of it is too, but for the border, where it meets
+    padding: that is computed on 3x3 places and spread out, instead of on as many as the features have. At 128 pixels of
+    the published width this leaves out four fifths of the work.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = orthogonal_convolution(2 * filters, 3, name="conv")
+        self.norm = BatchNormalization(activation=glu, name="norm")
+
+    def build(self, features_shape, code_shape):
+        self.conv.build((*features_shape[:-1], code_shape[-1] + features_shape[-1]))
+
+    def call(self, features, code, training=False):
+        of_code, of_features = tf.split(self.conv.kernel, [code.shape[-1], features.shape[-1]], axis=2)
+        places = tf.tile(code[:, None, None, :], [1, 3, 3, 1])
+        x = tf.nn.conv2d(features, of_features, 1, "SAME")
+        x += self._spread(tf.nn.conv2d(places, of_code, 1, "SAME"), features.shape[1], features.shape[2])
+        return self.norm(x, training=training)
+
+    @staticmethod
+    def _spread(small, height, width):
+        """[B,3,3,C] -> [B,height,width,C]: the borders stay at the borders, the middle fills what is between."""
+        for axis, size in ((1, height), (2, width)):
+            first, middle, last = tf.split(small, 3, axis=axis)
+            shape = [size - 2 if place == axis else 1 for place in range(4)]
+            small = tf.concat([first, tf.tile(middle, shape), last], axis=axis)
+        return small
+
+
 class Refinement(keras.layers.Layer):
     """One scale above the smallest: features [B,S,S,2C] and code [B,K] -> features [B,2S,2S,C].
 
@@ -78,12 +114,12 @@ class Refinement(keras.layers.Layer):
 
     def __init__(self, width: int, residual_blocks: int, **kwargs):
         super().__init__(**kwargs)
-        self.joint = GatedConvolution(2 * width, name="joint")
+        self.joint = JointConvolution(2 * width, name="joint")
         self.residuals = [GatedResidual(2 * width, name=f"residual_{i}") for i in range(residual_blocks)]
         self.upsampling = GatedConvolution(width, upsample=True, name="upsampling")
 
     def call(self, features, code, training=False):
-        x = self.joint(tf.concat([everywhere(code, features), features], axis=-1), training=training)
+        x = self.joint(features, code, training=training)
         for residual in self.residuals:
             x = residual(x, training=training)
         return self.upsampling(x, training=training)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from t2i_tf import memory
@@ -51,7 +52,8 @@ class KeepFreedMemory(StepCallback):
 
     def on_step(self, logs):
         if self.step == self.first + 1:
-            memory.keep_freed()
+            variables = [v for network in self.model.networks.values() for v in network.variables]
+            memory.keep_freed(4.0 * sum(np.prod(v.shape) for v in variables))
 
 
 class StopOnNonFinite(StepCallback):
