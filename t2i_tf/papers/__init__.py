@@ -48,6 +48,7 @@ PAPERS = {
     "gan_int_cls": "Reed et al., ICML 2016: 64x64 pictures; GAN, GAN-CLS, GAN-INT, GAN-INT-CLS",
     "stackgan": "Zhang et al., ICCV 2017: Stage-I 64x64, Stage-II 256x256, conditioning augmentation",
     "stackgan_v2": "StackGAN++, Zhang et al., TPAMI 2018: a tree of scales 64/128/256, with text or without",
+    "show_attend_tell": "Xu et al., ICML 2015: picture -> caption; soft, hard or no attention",
 }
 
 
@@ -59,11 +60,22 @@ class BatchRequest:
     """Sizes of the image pyramid in pixels, ascending: batch["images"] is a tuple of uint8 [B,S,S,3]."""
     sampling: str = "shuffled"
     """shuffled: every image once an epoch; class: a class, then an image of it, with replacement;
-    uniform: an image with replacement; distinct_classes: no class twice in a batch."""
+    uniform: an image with replacement; distinct_classes: no class twice in a batch;
+    caption_length: rows are captions, those of a batch all of one number of words. The lengths take turns, each caption
+    comes once an epoch, and the last batch of a length is filled up with others of it."""
     wrong_images: bool = False
     """Also batch["wrong_images"], like "images": of another class (of another image with uniform sampling)."""
     text: str | None = None
-    """embedding: batch["embedding"] float32 [B,captions,D]; characters: batch["characters"] int32 [B,captions,201]."""
+    """embedding: batch["embedding"] float32 [B,captions,D]; characters: batch["characters"] int32 [B,captions,201];
+    words: batch["words"] int32 [B,captions,T], 0 behind the end, with batch["word_lengths"] int32 [B,captions]."""
+    unknown_words: bool = False
+    """With text "words": words that the vocabulary lacks are kept, as id 1, and the others count from 2."""
+    max_words: int = 0
+    """> 0: longer captions are left out."""
+    annotations: bool = False
+    """batch["annotations"] float16 [B,L,D] of the recipe's frozen network stand for the pictures."""
+    augmentation: bool = True
+    """False: the centre of each picture, never mirrored."""
     captions: int = 1
     """How many captions of the image are drawn for each row."""
     captions_with_replacement: bool = True
@@ -78,6 +90,10 @@ class Context:
     text_dim: int | None = None
     """Width of the sentence embeddings of the text encoder that conditions it."""
     num_classes: int = 0
+    vocabulary_size: int = 0
+    """Words of the data set's vocabulary."""
+    num_captions: int = 0
+    """Captions of the training split."""
 
 
 def _source(name: str) -> Path:
