@@ -179,9 +179,15 @@ class AnnotationFeatures:
             raise ValueError(f"{source}: cannot be loaded ({error}); {advice}") from error
 
     def _hub_maps(self, pictures):
-        maps = self._trunk(pictures, training=False)
-        if isinstance(maps, tf.Tensor) and maps.shape.rank == 2:
-            maps = self._trunk(pictures, training=False, return_endpoints=True)
+        try:
+            maps = self._trunk(pictures, training=False)
+            if isinstance(maps, tf.Tensor) and maps.shape.rank == 2:
+                maps = self._trunk(pictures, training=False, return_endpoints=True)
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise ValueError(
+                f"{self.source}: takes no pictures {tuple(pictures.shape)} ({str(error).splitlines()[0]}): give a "
+                "network that does, and whose output are maps"
+            ) from error
         if isinstance(maps, dict):
             maps = maps.get(self.backbone.endpoint)
         if not isinstance(maps, tf.Tensor) or maps.shape.rank != 4:

@@ -70,8 +70,8 @@ class BatchRequest:
     words: batch["words"] int32 [B,captions,T], 0 behind the end, with batch["word_lengths"] int32 [B,captions]."""
     unknown_words: bool = False
     """With text "words": words that the vocabulary lacks are kept, as id 1, and the others count from 2."""
-    max_words: int = 0
-    """> 0: longer captions are left out."""
+    longest_caption: int = 0
+    """> 0: captions of more words are left out."""
     annotations: bool = False
     """batch["annotations"] float16 [B,L,D] of the recipe's frozen network stand for the pictures."""
     augmentation: bool = True
@@ -91,7 +91,7 @@ class Context:
     """Width of the sentence embeddings of the text encoder that conditions it."""
     num_classes: int = 0
     vocabulary_size: int = 0
-    """Words of the data set's vocabulary."""
+    """Words of the data set's vocabulary, 0 for padding included."""
     num_captions: int = 0
     """Captions of the training split."""
 

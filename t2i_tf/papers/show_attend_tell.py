@@ -33,12 +33,12 @@ from t2i_tf.networks import encoders, replicas
 from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
 from t2i_tf.papers import BatchRequest, Context
 
-END, UNKNOWN, FIRST_WORD = 0, 1, 2
+END, UNKNOWN = 0, 1
 NOTHING = -1
 """In place of the word before the first."""
 
-MAX_WORDS = 99
-"""Longer captions are not trained on, as published."""
+LONGEST_CAPTION = 99
+"""In words; longer ones are not trained on, as published."""
 
 MAX_LENGTH = 200
 """Words that the published captioning program writes at most."""
@@ -50,7 +50,7 @@ LEARNING_RATES = {"adam": 2e-4, "adam_published": 2e-4, "rmsprop": 1e-4, "adadel
 class Hyperparameters:
     attention: str = option(
         "soft",
-        "soft: places are mixed; hard: one place is drawn; none: the LSTM starts from the mean annotation and sees no more",
+        "soft: places are mixed; hard: one place is drawn; none: the LSTM starts from their mean and sees no more",
         choices=("soft", "hard", "none"),
     )
     image_encoder: str = option(
@@ -230,7 +230,9 @@ class Decoder(keras.Model):
         self.output_of_context = dense(word_dim, "output_of_context") if attends and context_to_output else None
         self.output_hidden = [dense(word_dim, f"output_hidden_{i}") for i in range(1, output_layers)]
         self.output_words = dense(vocabulary_size, "output_words")
-        self.baseline = self.add_weight(name="baseline", shape=(), initializer="zeros", trainable=False)
+        self.baseline = self.add_weight(
+            name="baseline", shape=(), initializer="zeros", trainable=False, aggregation="mean"
+        )
         """Of REINFORCE; here so that checkpoints keep it, and soft and hard attention have the same weights."""
 
     def dropout_shapes(self, rows: int | tf.Tensor) -> dict[str, list]:
@@ -497,9 +499,9 @@ class Recipe:
             raise UserError(f"--dropout={hp.dropout}: give a share from 0 to below 1")
         if not 0.0 <= hp.sampling_share <= 1.0:
             raise UserError(f"--sampling_share={hp.sampling_share}: give a share from 0 to 1")
-        if not context.vocabulary_size:
+        if context.vocabulary_size <= 1:
             raise UserError("show_attend_tell needs captions: prepare a data set that has some")
-        self.vocabulary_size = min(context.vocabulary_size + FIRST_WORD, hp.vocabulary_limit)
+        self.vocabulary_size = min(context.vocabulary_size + 1, hp.vocabulary_limit)  # the unknown word is one more
         self.num_captions = context.num_captions
         self.image_encoder = None
         if hp.image_encoder in ("conv", "conv_random"):
@@ -533,7 +535,7 @@ class Recipe:
             sampling="caption_length",
             text="words",
             unknown_words=True,
-            max_words=MAX_WORDS,
+            longest_caption=LONGEST_CAPTION,
             annotations=self.image_encoder is None,
             augmentation=False,
         )

@@ -1,6 +1,6 @@
 """Trains a captioner for three steps on one or two logical CPU devices and writes its weights: a process of its own.
 
-usage: captioning_replicas.py REPLICAS FORM OUT.npz
+usage: captioning_replicas.py REPLICAS OUT.npz
 """
 
 import sys
@@ -13,7 +13,7 @@ from t2i_tf.papers import Context, show_attend_tell
 from t2i_tf.training.trainers import SupervisedTrainer
 
 
-def main(replicas, form, out):
+def main(replicas, out):
     count, cpu = int(replicas), tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
@@ -25,14 +25,14 @@ def main(replicas, form, out):
         word_dim=6,
         state_dim=7,
         doubly_stochastic_hard=True,
-        doubly_stochastic_form=form,
+        doubly_stochastic_form="code",
         coin="step",
         optimizer="rmsprop",
         batch_size=4,
     )
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        recipe = show_attend_tell.Recipe(hyperparameters, Context(vocabulary_size=9))
+        recipe = show_attend_tell.Recipe(hyperparameters, Context(vocabulary_size=10))
         trainer = SupervisedTrainer(recipe, seed=0, steps_per_epoch=1)
     rng = np.random.default_rng(0)
     stream = {

@@ -31,7 +31,7 @@ def make(monkeypatch):
         backbone = dataclasses.replace(encoders.BACKBONES["vgg19"], shape=shape)
         monkeypatch.setitem(encoders.BACKBONES, "vgg19", backbone)
         hyperparameters = show_attend_tell.Hyperparameters(**{**SIZES, **given})
-        made = show_attend_tell.Recipe(hyperparameters, Context(vocabulary_size=words))
+        made = show_attend_tell.Recipe(hyperparameters, Context(vocabulary_size=words + 1))
         rng = np.random.default_rng(seed)
         for variable in made.decoder.trainable_variables:
             variable.assign(rng.normal(0, scale, variable.shape))
@@ -358,8 +358,9 @@ def test_the_mean_of_many_draws_is_the_exact_gradient_of_the_bound(make, share):
 # Training.
 
 
-@pytest.mark.parametrize("attention", ["soft", "hard", "none"])
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize(
+    "attention, optimizer", [("soft", "adam"), ("soft", "rmsprop"), ("hard", "adam"), ("none", "adam")]
+)
 def test_training_learns_captions_by_heart(attention, optimizer):
     """From pictures, through a small network trained along: two kinds of pictures, two captions."""
     keras.utils.set_random_seed(0)
@@ -375,7 +376,7 @@ def test_training_learns_captions_by_heart(attention, optimizer):
         learning_rate=0.005,
         batch_size=4,
     )
-    recipe = show_attend_tell.Recipe(hyperparameters, Context(vocabulary_size=5))
+    recipe = show_attend_tell.Recipe(hyperparameters, Context(vocabulary_size=6))
     assert not recipe.request.annotations and recipe.frozen_features is None
     trainer = SupervisedTrainer(recipe, seed=0, steps_per_epoch=1)
     colours = np.array([[255, 0, 0], [0, 0, 255]] * 2, np.uint8)
@@ -414,16 +415,13 @@ def test_half_precision_annotations(make):
     np.testing.assert_allclose(*costs, rtol=2e-3)
 
 
-@pytest.mark.parametrize("form", ["paper", "code"])
-def test_two_replicas_equal_one(form, tmp_path):
+def test_two_replicas_equal_one(tmp_path):
     """Hard attention with everything that is summed, gathered or drawn; a process of its own for each number."""
     results = []
-    for replicas in (1, 2):
+    for replicas in ("1", "2"):
         out = tmp_path / f"{replicas}.npz"
-        worker = Path(__file__).with_name("captioning_replicas.py")
-        done = subprocess.run(
-            [sys.executable, str(worker), str(replicas), form, str(out)], capture_output=True, text=True
-        )
+        worker = [sys.executable, str(Path(__file__).with_name("captioning_replicas.py")), replicas, str(out)]
+        done = subprocess.run(worker, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         results.append(np.load(out))
     one, two = results
