@@ -78,7 +78,8 @@ class PrepareConfig:
     """Turns a source of pictures and captions into a data set folder."""
 
     source: str = option(
-        REQUIRED, "where the pictures come from: blossoms, cub, oxford102, coco, lsun, imagenet or folder"
+        REQUIRED,
+        "where the pictures come from: blossoms, cub, oxford102, coco, flickr8k, flickr30k, lsun, imagenet or folder",
     )
     data_dir: str = option(REQUIRED, "folder to write the data set to")
     source_dir: str | None = option(None, "folder that holds the official files (blossoms needs none)")
@@ -95,8 +96,9 @@ class PrepareConfig:
     split: str = option(
         "class_disjoint",
         "class_disjoint: test classes are never trained on (the papers' zero-shot "
-        "split); official: the data set's own per-image split",
-        choices=("class_disjoint", "official"),
+        "split); official: the data set's own per-image split; coco, flickr8k and flickr30k have no classes and take "
+        "their own, or karpathy: that of captioning papers; karpathy_restval: of coco, with restval in train",
+        choices=("class_disjoint", "official", "karpathy", "karpathy_restval"),
     )
     subset: str | None = option(
         None,

@@ -166,3 +166,65 @@ def damsm_losses(similarities: dict, own: tf.Tensor, classes: tf.Tensor, gamma3:
         terms[f"{kind}_of_image"] = matching_loss(tf.gather(table, own), own, same_class, gamma3)
         terms[f"image_of_{kind}"] = matching_loss(tf.gather(tf.transpose(table), own), own, same_class, gamma3)
     return terms
+
+
+# Show, Attend and Tell (Xu et al., ICML 2015). The rows of a caption are its words and the end.
+
+
+def caption_negative_log_likelihood(logits: tf.Tensor, words: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """-log p of every row, [B,T], zero where the mask is. The published code adds 1e-8 to the probability.
+
+    Args:
+        logits: [B,T,V]; words: int [B,T]; mask: float [B,T], 1 on the rows of the caption.
+    """
+    return mask * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=words, logits=logits)
+
+
+def doubly_stochastic_penalty(attention: tf.Tensor, form: str = "paper") -> tf.Tensor:
+    """How far each place is from being looked at once in all: (1 - sum over the steps of its attention)^2.
+
+    Args:
+        attention: [B,T,L], zero on rows behind the caption's end.
+        form: "paper" (section 4.2.1) sums over the places and averages over the images; "code" sums over the images and
+            averages over the places, B / L times as much.
+    """
+    squares = tf.square(1.0 - tf.reduce_sum(attention, axis=1))
+    if form == "paper":
+        return tf.reduce_mean(tf.reduce_sum(squares, axis=1))
+    return tf.reduce_mean(tf.reduce_sum(squares, axis=0))
+
+
+def sampled_attention_loss(
+    attention: tf.Tensor,
+    weights: tf.Tensor,
+    row_losses: tf.Tensor,
+    mask: tf.Tensor,
+    baseline: tf.Tensor,
+    reward_weight: float,
+    entropy_weight: float,
+) -> tf.Tensor:
+    """Hard attention, section 4.1: a loss of value zero whose gradient is the estimate for the sampled places.
+
+    Its gradient for the attention is, in every row of a caption,
+        reward_weight * (r - baseline) * weights / attention + entropy_weight * (log attention + 1),
+    r the caption's mean row loss: REINFORCE, and less entropy costs. As in the published code it is summed, not
+    averaged, over the images, and r is the mean where the paper has the sum over the rows. Rows that used the
+    attention itself (weights = attention) learn nothing from r: the softmax cancels what is equal at all places.
+
+    Args:
+        attention: [B,T,L], the distribution that the places were drawn from.
+        weights: [B,T,L], what mixed the annotations: a one-hot place, or the attention itself.
+        row_losses: [B,T] of `caption_negative_log_likelihood`; mask: as there.
+        baseline: scalar, see `moving_baseline`.
+    """
+    distribution = tf.stop_gradient(attention)
+    reward = tf.reduce_sum(row_losses, axis=1) / tf.reduce_sum(mask, axis=1) - baseline
+    logarithm = tf.math.log(tf.maximum(distribution, tf.constant(1e-37, distribution.dtype)))
+    gradient = reward_weight * reward[:, None, None] * tf.math.divide_no_nan(weights, distribution)
+    gradient = mask[:, :, None] * (gradient + entropy_weight * (logarithm + 1.0))
+    return tf.reduce_sum(tf.stop_gradient(gradient) * (attention - distribution))
+
+
+def moving_baseline(baseline: tf.Tensor, row_losses: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """The baseline after a batch: 0.9 of the old one and 0.1 of the mean row loss. Arguments as above."""
+    return 0.9 * baseline + 0.1 * tf.reduce_sum(row_losses) / tf.reduce_sum(mask)

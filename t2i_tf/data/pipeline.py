@@ -113,6 +113,7 @@ def batches(
     start_step: int = 0,
     embeddings: np.ndarray | None = None,
     features: np.ndarray | None = None,
+    annotations: np.ndarray | None = None,
     character_rule: str = "lower_zero",
     vocabulary: Sequence[str] | None = None,
     box_crop: bool = False,
@@ -123,11 +124,12 @@ def batches(
         split: the records; request: a `t2i_tf.papers.BatchRequest`; batch_size: global, in rows.
         embeddings: float [all captions, D], rows in the order of the split's captions (request.text "embedding").
         features: float [N, views, F], cached features that stand for the pictures.
+        annotations: float16 [N,L,D], cached annotations that stand for the pictures (request.annotations).
         character_rule, vocabulary: how captions are read (request.text "characters", "words").
 
     Returns a dataset of dicts: "images" and "wrong_images" (tuples of uint8 [B,S,S,3], small to large), "class" int32
     [B], "embedding" float32 [B,captions,D], "characters" int32 [B,captions,201], "words" int32 [B,captions,words] with
-    "word_lengths" int32 [B,captions], and "features" float32 [B,F].
+    "word_lengths" int32 [B,captions], "features" float32 [B,F], "annotations" float16 [B,L,D].
     """
     captions = request.captions if request.text else 0
     sampler = Sampler(
@@ -138,9 +140,11 @@ def batches(
         wrong_images=request.wrong_images,
         captions=captions,
         captions_with_replacement=request.captions_with_replacement,
+        caption_lengths=_lengths(split) if request.sampling == "caption_length" else None,
+        longest_caption=request.longest_caption,
         seed=seed,
     )
-    with_pictures = features is None
+    with_pictures = features is None and annotations is None
     with_captions = request.text in ("characters", "words")
     with_records = with_pictures or with_captions
     if box_crop:
@@ -158,11 +162,15 @@ def batches(
         if features is not None:
             view = np.minimum((plan.augmentation[:, 0] * features.shape[1]).astype(int), features.shape[1] - 1)
             feature = np.asarray(features[plan.images, view], np.float32)
+        if annotations is not None:
+            feature = np.asarray(annotations[plan.images], np.float16)
         classes = split.class_ids[plan.images].astype(np.int32)
-        return rows, wrong, plan.augmentation, plan.wrong_augmentation, plan.captions, classes, embedding, feature
+        augmentation = plan.augmentation if request.augmentation else np.tile(CENTRE, (batch_size, 1))
+        return rows, wrong, augmentation, plan.wrong_augmentation, plan.captions, classes, embedding, feature
 
     def read(step):
-        kinds = (tf.string, tf.string, tf.float32, tf.float32, tf.int64, tf.int32, tf.float32, tf.float32)
+        feature_kind = tf.float32 if annotations is None else tf.float16
+        kinds = (tf.string, tf.string, tf.float32, tf.float32, tf.int64, tf.int32, tf.float32, feature_kind)
         rows, wrong, augmentation, wrong_augmentation, picked, classes, embedding, feature = tf.numpy_function(
             fetch, [step], kinds, stateful=False
         )
@@ -181,14 +189,16 @@ def batches(
             batch["step"] = step
         if features is not None:
             batch["features"] = tf.ensure_shape(feature, [batch_size, features.shape[-1]])
+        if annotations is not None:
+            batch["annotations"] = tf.ensure_shape(feature, [batch_size, *annotations.shape[1:]])
         return batch
 
-    tokenizer = text.WordTokenizer(vocabulary) if request.text == "words" else None
+    tokenizer = text.WordTokenizer(vocabulary, request.unknown_words) if request.text == "words" else None
     decoder = _Decoder(request.image_sizes, split.dataset.manifest["image_size"], box_crop) if with_pictures else None
 
     def decode(batch):
         """The batch as it leaves; several are made side by side."""
-        out = {name: batch[name] for name in ("class", "embedding", "features") if name in batch}
+        out = {name: batch[name] for name in ("class", "embedding", "features", "annotations") if name in batch}
         for prefix in ("", "wrong_"):
             if f"{prefix}record" in batch:
                 examples = records.parse(batch[f"{prefix}record"])
@@ -203,9 +213,12 @@ def batches(
         if request.text == "characters":
             ids = text.character_ids(picked, rule=character_rule)
             return {"characters": tf.reshape(ids, [batch_size, captions, text.TEXT_LENGTH])}
-        ids, lengths = text.drawn_words(tokenizer(picked), request.words, tf.stack([tf.constant(seed, tf.int64), step]))
+        found = tokenizer(picked)
+        ids, lengths = found.ids, found.lengths
+        if request.words:
+            ids, lengths = text.drawn_words(found, request.words, tf.stack([tf.constant(seed, tf.int64), step]))
         return {
-            "words": tf.reshape(ids, [batch_size, captions, request.words]),
+            "words": tf.reshape(ids, [batch_size, captions, request.words or tf.shape(ids)[1]]),
             "word_lengths": tf.reshape(lengths, [batch_size, captions]),
         }
 
@@ -213,6 +226,14 @@ def batches(
     stream = steps.map(read).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     return _options(stream).prefetch(tf.data.AUTOTUNE)
 
+
+def _lengths(split: records.Split) -> np.ndarray:
+    """int [all captions]: words of each."""
+    return np.array([len(text.words(caption)) for of_image in split.captions() for caption in of_image])
+
+
+CENTRE = np.array([0.5, 0.5, 1.0], np.float32)
+"""Augmentation that is none: the middle of the picture, not mirrored."""
 
 VIEWS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 """Crop offsets of the fixed views 0 to 4, the centre and the corners; 5 to 9 are the same mirrored."""

@@ -159,6 +159,9 @@ def _folder(options: PrepareConfig) -> Path:
         raise UserError(f"--shard_megabytes={options.shard_megabytes}: give 1 or more")
     if options.subset is not None and options.source != "imagenet":
         raise UserError(f"--subset={options.subset}: only --source=imagenet has subsets; leave the flag out")
+    if options.split.startswith("karpathy") and options.source not in sources.WITH_KARPATHY_SPLITS:
+        having = ", ".join(sorted(sources.WITH_KARPATHY_SPLITS))
+        raise UserError(f"--split={options.split}: only {having} have these splits; leave the flag out")
     return Path(os.path.realpath(options.data_dir))
 
 

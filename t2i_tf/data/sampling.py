@@ -44,9 +44,12 @@ class Sampler:
 
     Args:
         class_ids: int [N], -1 for no class; caption_counts: int [N].
-        sampling: "shuffled", "class", "uniform" or "distinct_classes", as in `t2i_tf.papers.BatchRequest`.
+        sampling: "shuffled", "class", "uniform", "distinct_classes" or "caption_length", as in
+            `t2i_tf.papers.BatchRequest`.
         batch_size: rows of a global batch.
         captions: captions drawn for a row, 0 for none; at most 6.
+        caption_lengths: int [all captions], words of each in the order of the images, for "caption_length"; captions of
+            more than `longest_caption` words, and empty ones, are left out.
 
     Raises:
         UserError: the data has no classes or too few images for the sampling asked for.
@@ -62,6 +65,8 @@ class Sampler:
         wrong_images: bool = False,
         captions: int = 1,
         captions_with_replacement: bool = True,
+        caption_lengths: np.ndarray | None = None,
+        longest_caption: int = 0,
         seed: int = 0,
     ):
         if captions > MAX_CAPTIONS:
@@ -90,14 +95,27 @@ class Sampler:
         for place, members in enumerate(self.by_class):
             self.class_of[members] = place
         self._epoch_order: tuple[int, np.ndarray] | None = None
+        if sampling == "caption_length":
+            self._image_of = np.repeat(np.arange(self.num_images), self.caption_counts)
+            self._place_of = np.arange(len(self._image_of)) - np.repeat(
+                np.cumsum(self.caption_counts) - self.caption_counts, self.caption_counts
+            )
+            usable = [n for n in np.unique(caption_lengths) if 0 < n <= longest_caption]
+            self.by_length = [np.flatnonzero(caption_lengths == n) for n in usable]
+            if not self.by_length:
+                raise UserError(f"no caption of the data set has 1 to {longest_caption} words: prepare other captions")
 
     def plan(self, step: int) -> Plan:
         """The batch of a step, counted from 0."""
         first = step * self.batch_size
         bits = np.random.Philox(key=self.seed, counter=[first * (_DRAWS // 4), 0, 0, 0])
         draws = np.random.Generator(bits).random((self.batch_size, _DRAWS))
-        images, wrong = self._examples(step, first, draws)
-        captions = self._captions(images, draws[:, _CAPTION_DRAWS])
+        if self.sampling == "caption_length":
+            rows = self._of_one_length(step)
+            images, wrong, captions = self._image_of[rows], None, self._place_of[rows][:, None]
+        else:
+            images, wrong = self._examples(step, first, draws)
+            captions = self._captions(images, draws[:, _CAPTION_DRAWS])
         return Plan(images, wrong, captions, draws[:, 4:7].astype(np.float32), draws[:, 7:10].astype(np.float32))
 
     def _examples(self, step, first, draws):
@@ -118,6 +136,18 @@ class Sampler:
             return images, None
         other = (classes + 1 + _choose(draws[:, 1], len(self.by_class) - 1)) % len(self.by_class)
         return images, self._members(other, draws[:, 3])
+
+    def _of_one_length(self, step):
+        """The captions of a step's batch, all of one length. Lengths take turns, in another order every epoch; the last
+        batch of a length begins again at its first captions."""
+        batches = [-(-len(members) // self.batch_size) for members in self.by_length]
+        epoch, place = divmod(step, sum(batches))
+        order = self._permutation(len(batches), 3, epoch)
+        turns = [(turn, length) for turn in range(max(batches)) for length in order if turn < batches[length]]
+        turn, length = turns[place]
+        members = self.by_length[length]
+        shuffled = members[self._permutation(len(members), 4 + int(length), epoch)]
+        return shuffled[np.arange(turn * self.batch_size, (turn + 1) * self.batch_size) % len(members)]
 
     def _members(self, classes, draws):
         return np.array(

@@ -78,17 +78,19 @@ class WordIds(NamedTuple):
 class WordTokenizer(tf.Module):
     """Captions -> word ids. Word i of `vocabulary` has the id i + 1; 0 is padding ("<end>" of AttnGAN's tables).
 
-    Unknown words are dropped, as AttnGAN does, and counted. No file is needed to save it in a SavedModel.
+    Unknown words are dropped, as AttnGAN does, and counted; or, with `keep_unknown`, they have the id 1 and word i has
+    i + 2, as in Show, Attend and Tell. No file is needed to save it in a SavedModel.
     """
 
-    def __init__(self, vocabulary: Sequence[str]):
+    def __init__(self, vocabulary: Sequence[str], keep_unknown: bool = False):
         super().__init__(name="word_tokenizer")
         if len(set(vocabulary)) != len(vocabulary):
             raise ValueError("the vocabulary names a word twice")
-        self.size = len(vocabulary) + 1
+        first, unknown = (2, 1) if keep_unknown else (1, 0)
+        self.size = len(vocabulary) + first
         keys = tf.constant(list(vocabulary), tf.string)
-        ids = tf.range(1, self.size, dtype=tf.int64)
-        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, ids), default_value=0)
+        ids = tf.range(first, self.size, dtype=tf.int64)
+        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, ids), default_value=unknown)
 
     def __call__(self, captions: tf.Tensor) -> WordIds:
         """UTF-8 captions, string [B]."""

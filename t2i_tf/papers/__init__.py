@@ -56,6 +56,7 @@ PAPERS = {
     "stackgan_v2": "StackGAN++, Zhang et al., TPAMI 2018: a tree of scales 64/128/256, with text or without",
     "damsm": "Xu et al., CVPR 2018: words and regions, sentences and pictures; what AttnGAN rests on",
     "attngan": "Xu et al., CVPR 2018: attention to words; AttnGAN with two or three scales, AttnDCGAN",
+    "show_attend_tell": "Xu et al., ICML 2015: picture -> caption; soft, hard or no attention",
 }
 
 
@@ -67,7 +68,9 @@ class BatchRequest:
     """Sizes of the image pyramid in pixels, ascending: batch["images"] is a tuple of uint8 [B,S,S,3]."""
     sampling: str = "shuffled"
     """shuffled: every image once an epoch; class: a class, then an image of it, with replacement;
-    uniform: an image with replacement; distinct_classes: no class twice in a batch."""
+    uniform: an image with replacement; distinct_classes: no class twice in a batch;
+    caption_length: rows are captions, those of a batch all of one number of words. The lengths take turns, each caption
+    comes once an epoch, and the last batch of a length is filled up with others of it."""
     wrong_images: bool = False
     """Also batch["wrong_images"], like "images": of another class (of another image with uniform sampling)."""
     text: str | None = None
@@ -76,6 +79,14 @@ class BatchRequest:
     words: int = 0
     """Of text "words": the longest caption in words. Of a longer one so many words are drawn, without replacement and
     anew each time, and kept in their order."""
+    unknown_words: bool = False
+    """With text "words": words that the vocabulary lacks are kept, as id 1, and the others count from 2."""
+    longest_caption: int = 0
+    """> 0: captions of more words are left out."""
+    annotations: bool = False
+    """batch["annotations"] float16 [B,L,D] of the recipe's frozen network stand for the pictures."""
+    augmentation: bool = True
+    """False: the centre of each picture, never mirrored."""
     captions: int = 1
     """How many captions of the image are drawn for each row."""
     captions_with_replacement: bool = True
@@ -92,6 +103,8 @@ class Context:
     num_classes: int = 0
     vocabulary_size: int = 0
     """Words of the data set's vocabulary, 0 for padding included."""
+    num_captions: int = 0
+    """Captions of the training split."""
 
 
 def _source(name: str) -> Path:

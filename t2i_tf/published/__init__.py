@@ -15,7 +15,7 @@ from typing import Any
 
 from t2i_tf import papers
 from t2i_tf.errors import UserError
-from t2i_tf.published import attngan, char_cnn_rnn, damsm, gan_int_cls, stackgan, stackgan_v2
+from t2i_tf.published import attngan, char_cnn_rnn, damsm, gan_int_cls, show_attend_tell, stackgan, stackgan_v2
 from t2i_tf.published.layout import Report, Weight, assign, extract, listed, permuted, to_published
 from t2i_tf.published.reading import read
 
@@ -28,6 +28,7 @@ SCHEMES = {
     **stackgan_v2.SCHEMES,
     **damsm.SCHEMES,
     **attngan.SCHEMES,
+    **show_attend_tell.SCHEMES,
 }
 
 

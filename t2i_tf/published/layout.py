@@ -72,7 +72,9 @@ def _layer_weights(layer) -> Mapping[str, Weight]:
 
 def _weights(layers: Layers) -> dict[str, Weight]:
     return {
-        f"{prefix}.{name}": weight for prefix, layer in layers.items() for name, weight in _layer_weights(layer).items()
+        f"{prefix}.{name}".removeprefix("."): weight
+        for prefix, layer in layers.items()
+        for name, weight in _layer_weights(layer).items()
     }
 
 
@@ -105,7 +107,7 @@ def assign(layers: Layers, arrays: Arrays, source: str, drop: Iterable[str] = ()
         UserError: an array is missing, left over, of another shape or not finite; nothing has been set then.
     """
     weights = _weights(layers)
-    droppable = {f"{prefix}.{name}" for prefix in layers for name in drop}
+    droppable = {f"{prefix}.{name}".removeprefix(".") for prefix in layers for name in drop}
     surplus = [name for name in arrays if name not in weights and not name.endswith(".num_batches_tracked")]
     dropped = [name for name in surplus if name in droppable]
     fitting = [

@@ -37,20 +37,20 @@ def published_embeddings(split: records.Split) -> np.ndarray | None:
     return np.load(Path(split.dataset.path) / "embeddings" / "published" / f"{split.name}.npy", mmap_mode="r")
 
 
-def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what: str) -> np.ndarray:
-    """Opens the cache, or fills it from parts of rows first."""
+def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what: str, kind=np.float32) -> np.ndarray:
+    """Opens the cache, or fills it from parts of rows first; its size is told before."""
     if not path.is_file():
-        megabytes = 4 * np.prod(shape, dtype=np.int64) / 2**20
+        megabytes = np.dtype(kind).itemsize * np.prod(shape, dtype=np.int64) / 2**20
         logging.info("computing %s once: %s values, %.0f MB in %s", what, "x".join(map(str, shape)), megabytes, path)
         beside = path.with_name(f"{path.name}.partial-{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Written, not mapped: a full disk is then an error that can be told, not a signal that ends the process.
             with open(beside, "wb") as file:
-                header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for part in parts:
-                    file.write(np.ascontiguousarray(part, np.float32).tobytes())
+                    file.write(np.ascontiguousarray(part, kind).tobytes())
             beside.replace(path)
         except OSError as error:
             beside.unlink(missing_ok=True)
@@ -93,3 +93,20 @@ def image_features(network, split: records.Split, image_size: int, views: int, b
         parts(),
         f"{views} views of {split.num_images} pictures through {network.source}",
     )
+
+
+def image_annotations(network, split: records.Split, image_size: int, box_crop: bool) -> np.ndarray:
+    """Annotations float16 [N,L,D] that a frozen network gives of the middle of every picture.
+
+    Half as large as float32: 200,704 bytes a picture for VGG-19. What float16 cannot hold is cut to its largest number.
+    """
+    key = fingerprint(network.weights(), image_size, box_crop, _contents(split))
+    path = Path(split.dataset.path) / "cache" / f"annotations-{key}" / f"{split.name}.npy"
+    largest = np.finfo(np.float16).max
+
+    def parts():
+        for pictures in pipeline.views(split, image_size, 32, box_crop=box_crop):
+            yield np.clip(network(pictures).numpy(), -largest, largest)
+
+    what = f"annotations of {split.num_images} pictures by {network.source}"
+    return _kept(path, (split.num_images, *network.shape), parts(), what, np.float16)

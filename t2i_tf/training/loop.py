@@ -83,6 +83,7 @@ class Session:
             text_dim=self._text_dim(),
             num_classes=len(np.unique(self.split.class_ids)),
             vocabulary_size=len(words) + 1 if words else 0,
+            num_captions=self.dataset.manifest["splits"]["train"]["captions"],
         )
         checksum = self.dataset.manifest["splits"]["train"]["index"]["sha256"]
         self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
@@ -130,22 +131,26 @@ class Session:
 
     def batches(self, start_step: int) -> tf.data.Dataset:
         """The training stream from a step on. Computes what frozen networks say of the data, once."""
-        request, embeddings, features = self.recipe.request, self.published, None
+        request, embeddings, features, annotations = self.recipe.request, self.published, None, None
         if request.text == "embedding" and self.text_encoder is not None:
             embeddings = caches.caption_embeddings(self.text_encoder, self.split)
         if request.image_views:
             network, size, views = self.recipe.frozen_features, request.image_sizes[-1], request.image_views
             features = caches.image_features(network, self.split, size, views, self.training.box_crop)
-        return self._pipeline(start_step, embeddings, features)
+        if request.annotations:
+            network, size = self.recipe.frozen_features, request.image_sizes[-1]
+            annotations = caches.image_annotations(network, self.split, size, self.training.box_crop)
+        return self._pipeline(start_step, embeddings, features, annotations)
 
     def batch_spec(self):
         """Names, shapes and types of a training batch, without computing any."""
         request = self.recipe.request
         embeddings = np.zeros([1, self._text_dim()]) if request.text == "embedding" else None
         features = np.zeros([1, 1, self.recipe.frozen_features.width]) if request.image_views else None
-        return self._pipeline(0, embeddings, features).element_spec
+        annotations = np.zeros([1, *self.recipe.annotation_shape], np.float16) if request.annotations else None
+        return self._pipeline(0, embeddings, features, annotations).element_spec
 
-    def _pipeline(self, start_step, embeddings, features):
+    def _pipeline(self, start_step, embeddings, features, annotations):
         return pipeline.batches(
             self.split,
             self.recipe.request,
@@ -154,6 +159,7 @@ class Session:
             start_step=start_step,
             embeddings=embeddings,
             features=features,
+            annotations=annotations,
             character_rule=getattr(self.hyperparameters, "character_rule", "lower_zero"),
             vocabulary=self.vocabulary,
             box_crop=self.training.box_crop,
@@ -300,7 +306,9 @@ class _Observer:
 
 def next_command(outcome: Outcome) -> str:
     """What to type after training."""
-    config = RunConfig.read(outcome.run_dir)
-    if papers.get(config.training.paper).Recipe.kind == "gan":
+    recipe = papers.get(RunConfig.read(outcome.run_dir).training.paper).Recipe
+    if recipe.kind == "gan":
         return f"t2i-sample --run_dir={outcome.run_dir}"
-    return f"t2i-evaluate --run_dir={outcome.run_dir}"
+    if recipe.score_metrics:
+        return f"t2i-evaluate --run_dir={outcome.run_dir}"
+    return f"tensorboard --logdir={outcome.run_dir}"

@@ -199,6 +199,45 @@ def test_num_images_keeps_both_splits(tmp_path):
     assert [example.split for example in examples] == ["train", "test"]
 
 
+@pytest.mark.parametrize("inner, place", [("", ""), ("images", "annotations")])
+def test_karpathy_splits(tmp_path, inner, place):
+    """Pictures of train are of train2014, all others of val2014; restval is left out, or trained on."""
+    make(tmp_path, inner=inner)
+    parts = [("train", "train", 9), ("restval", "val", 42), ("test", "val", 73), ("train", "train", 25)]
+    images = [
+        {
+            "split": split,
+            "filepath": f"{part}2014",
+            "filename": file_name(2014, part, number),
+            "sentences": [{"raw": f"Caption {c} of {number}."} for c in range(6)],
+        }
+        for split, part, number in parts
+    ]
+    (tmp_path / place / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    source = read(tmp_path, split="karpathy")
+    assert [(e.split, int(e.name[-2:])) for e in source.examples] == [("train", 9), ("test", 73), ("train", 25)]
+    assert source.examples[0].captions == tuple(f"Caption {c} of 9." for c in range(5))
+    assert Path(source.examples[1].image) == tmp_path / inner / "val2014" / file_name(2014, "val", 73)
+    assert source.notes == [
+        "1 pictures of restval were left out: --split=karpathy_restval trains on them too",
+        "3 captions of dataset_coco.json beyond the fifth of a picture, dropped as the papers do",
+    ]
+    source = read(tmp_path, split="karpathy_restval")
+    assert [e.split for e in source.examples] == ["train", "train", "test", "train"]
+    assert source.info["split"] == "Karpathy's, dataset_coco.json, restval in train"
+
+
+def test_karpathy_splits_that_are_missing(tmp_path):
+    make(tmp_path)
+    assert f"{tmp_path / 'dataset_coco.json'} is missing: unpack it from Karpathy's" in refusal(
+        tmp_path, split="karpathy"
+    )
+    images = [{"split": "val", "filepath": "val2015", "filename": "a.jpg", "sentences": []}]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    message = refusal(tmp_path, split="karpathy")
+    assert "picture folders missing: 1 (" in message and "that are not in val2015/: 1 (a.jpg)" in message
+
+
 @pytest.mark.skipif(not REAL, reason="T2I_REAL_DATA names no folder")
 def test_real_coco(tmp_path):
     source = read(Path(REAL, "coco"))

@@ -192,3 +192,52 @@ def test_data_that_cannot_be_sampled_so_is_refused(settings, message):
         settings = {"captions_of": np.full(len(settings["classes"]), 10), **settings}
     with pytest.raises(UserError, match=message):
         sampler(**settings)
+
+
+def by_length(batch_size, seed=0, longest=4):
+    """Three pictures of 3, 1 and 4 captions, of these lengths."""
+    lengths = np.array([2, 3, 2, 9, 3, 2, 0, 3])
+    counts = np.array([3, 1, 4])
+    sampler = Sampler(
+        np.full(3, -1),
+        counts,
+        "caption_length",
+        batch_size,
+        caption_lengths=lengths,
+        longest_caption=longest,
+        seed=seed,
+    )
+    return sampler, lengths, np.concatenate([[0], np.cumsum(counts)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_batches_of_one_caption_length_take_every_caption_once_an_epoch(batch_size):
+    """Three captions of 2 words and three of 3; those of 9 and of 0 words are left out."""
+    sampler, lengths, offsets = by_length(batch_size)
+    steps = 2 * -(-3 // batch_size)
+    for epoch in range(3):
+        taken = []
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            plan = sampler.plan(step)
+            rows = offsets[plan.images] + plan.captions[:, 0]
+            assert plan.captions.shape == (batch_size, 1) and len(set(lengths[rows])) == 1
+            np.testing.assert_array_equal(sampler.plan(step).images, plan.images)
+            taken += rows.tolist()
+        assert set(taken) == {0, 1, 2, 4, 5, 7}
+        assert len(taken) == steps * batch_size
+
+
+def test_lengths_take_turns_in_an_order_of_their_own_each_epoch():
+    sampler, lengths, offsets = by_length(1)
+    firsts = set()
+    for epoch in range(20):
+        plans = [sampler.plan(6 * epoch + place) for place in range(6)]
+        found = [int(lengths[offsets[p.images[0]] + p.captions[0, 0]]) for p in plans]
+        assert found in ([2, 3] * 3, [3, 2] * 3)
+        firsts.add(found[0])
+    assert firsts == {2, 3}
+
+
+def test_captions_that_are_all_too_long_are_an_error():
+    with pytest.raises(UserError, match="no caption of the data set has 1 to 1 words"):
+        by_length(2, longest=1)

@@ -136,6 +136,15 @@ def test_word_tokenizer():
         text.WordTokenizer(["red", "red"])
 
 
+def test_unknown_words_that_are_kept():
+    tokenizer = text.WordTokenizer(["red", "bird", "the"], keep_unknown=True)
+    ids, lengths, unknown = tokenizer(tf.constant(["the RED, small bird!", "", "nothing known", "bird"]))
+    np.testing.assert_array_equal(ids, [[4, 2, 1, 3], [0, 0, 0, 0], [1, 1, 0, 0], [3, 0, 0, 0]])
+    np.testing.assert_array_equal(lengths, [4, 0, 2, 1])
+    np.testing.assert_array_equal(unknown, [0, 0, 0, 0])
+    assert tokenizer.size == 5
+
+
 def test_in_saved_models_and_tf_data(tmp_path):
     class Model(tf.Module):
         def __init__(self):

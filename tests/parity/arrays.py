@@ -21,15 +21,15 @@ def folder() -> Path:
     return Path(os.environ.get("T2I_PARITY") or Path(__file__).with_name("data"))
 
 
-def every_file(name: str, in_repository: bool = True) -> pytest.MarkDecorator:
-    """Runs a test for every file `<name>/config-*.npz`; its argument `parity` is the ParityFile.
+def every_file(name: str, in_repository: bool = True, files: str = "config-*") -> pytest.MarkDecorator:
+    """Runs a test for every file `<name>/<files>.npz`; its argument `parity` is the ParityFile.
 
     Args:
         in_repository: False for files too large for tests/parity/data; the test is skipped without T2I_PARITY.
     """
-    paths = sorted(folder().glob(f"{name}/config-*.npz"))
+    paths = sorted(folder().glob(f"{name}/{files}.npz"))
     if not paths and (in_repository or "T2I_PARITY" in os.environ):
-        raise FileNotFoundError(f"{folder() / name} has no config-*.npz: T2I_PARITY names the folder of parity files")
+        raise FileNotFoundError(f"{folder() / name} has no {files}.npz: T2I_PARITY names the folder of parity files")
     return pytest.mark.parametrize("parity", paths, ids=[path.stem for path in paths], indirect=True)
 
 
@@ -39,7 +39,7 @@ class ParityFile:
     def __init__(self, path: Path):
         with np.load(path, allow_pickle=False) as content:
             self.arrays = {name: content[name] for name in content.files}
-        self.config: dict = json.loads(str(self.arrays.pop("config")))
+        self.config: dict = json.loads(str(self.arrays.pop("config", "{}")))
         self.compared: set[str] = set()
         self.failures: list[str] = []
         self.worst: dict[str, tuple[float, str]] = {}

@@ -113,3 +113,35 @@ except UserError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "cannot be written" in done.stdout and "make room" in done.stdout, done.stderr[-1000:]
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_annotations_are_kept_in_half_precision(blossoms, split, caplog):
+    import logging
+
+    import tensorflow as tf
+
+    from t2i_tf.data import pipeline
+
+    class Halves:
+        """Stands for VGG-19: the mean colours of the upper and the lower half, one of them beyond float16."""
+
+        shape, source = (2, 3), "halves"
+
+        def weights(self):
+            return [np.zeros(1)]
+
+        def __call__(self, pictures):
+            values = tf.cast(pictures, tf.float32)
+            return tf.stack(
+                [tf.reduce_mean(values[:, :32], [1, 2]), tf.reduce_mean(values[:, 32:], [1, 2]) * 1e6], axis=1
+            )
+
+    with caplog.at_level(logging.INFO):
+        annotations = caches.image_annotations(Halves(), split, 64, False)
+    assert annotations.shape == (6, 2, 3) and annotations.dtype == np.float16
+    assert "computing annotations of 6 pictures by halves once: 6x2x3 values, 0 MB in " in caplog.text
+    (pictures,) = pipeline.views(split, 64, 6).as_numpy_iterator()
+    np.testing.assert_allclose(annotations[:, 0], pictures[:, :32].mean((1, 2)), rtol=1e-3)
+    assert np.isfinite(annotations).all() and (annotations[:, 1] == np.finfo(np.float16).max).all()
+    again = caches.image_annotations(Halves(), split, 64, False)
+    np.testing.assert_array_equal(again, annotations)

@@ -1,4 +1,4 @@
-"""Readers of data sets: a folder in its official layout -> examples. One module each, found by name.
+"""Readers of data sets: a folder in its official layout -> examples. Modules are found by name.
 
 A reader is a module with `read(options: PrepareConfig) -> Source`. It opens lists and captions, never pictures; what
 it finds wrong it gathers in a `Problems` and settles at once, so that one message names everything.
@@ -20,6 +20,8 @@ SOURCES = {
     "blossoms": "t2i_tf.data.sources.blossoms",
     "coco": "t2i_tf.data.sources.coco",
     "cub": "t2i_tf.data.sources.cub",
+    "flickr30k": "t2i_tf.data.sources.flickr",
+    "flickr8k": "t2i_tf.data.sources.flickr",
     "folder": "t2i_tf.data.sources.folder",
     "imagenet": "t2i_tf.data.sources.imagenet",
     "lsun": "t2i_tf.data.sources.lsun",
@@ -28,6 +30,8 @@ SOURCES = {
 
 WITHOUT_CAPTIONS = frozenset({"imagenet", "lsun"})
 """Sources that have none: --captions=none goes without saying."""
+
+WITH_KARPATHY_SPLITS = frozenset({"coco", "flickr30k", "flickr8k"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Expected in --source_dir: `annotations/captions_train2014.json` and `captions_val2014.json`, and the folders
 `train2014/` and `val2014/` (there or in `images/`) with `COCO_train2014_000000000009.jpg` ...; or all of it with 2017,
 where pictures are named `000000000009.jpg`. The papers train on train2014 (82,783 pictures) and test on val2014
-(40,504). There are no classes.
+(40,504), and captioning papers on the splits of `dataset_coco.json`, see `karpathy`. There are no classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from t2i_tf.data.sources import Example, Problems, Source, evenly, read_text, some, source_folder
+from t2i_tf.data.sources import Example, Problems, Source, evenly, karpathy, read_text, some, source_folder
 from t2i_tf.errors import UserError
 
 YEARS = (2014, 2017)
@@ -36,10 +36,13 @@ class _Annotations:
 def read(options) -> Source:
     """Reads the annotations; names are file names without extension, as in the authors' pickles.
 
-    Splits: train, and val as test, whatever `options.split` says. Raises UserError when files are missing, damaged or
-    disagree, naming which; with `options.allow_missing` what is missing is left out and noted.
+    Splits: train, and val as test, unless `options.split` asks for Karpathy's. Raises UserError when files are
+    missing, damaged or disagree, naming which; with `options.allow_missing` what is missing is left out and noted.
     """
     root = source_folder(options)
+    if options.split.startswith("karpathy"):
+        path = karpathy.find("dataset_coco.json", root, root / "annotations")
+        return karpathy.read(options, path, "MS-COCO 2014", lambda filepath: _folder(root, filepath))
     year = _year(root)
     with_captions = options.captions == "required"
     problems = Problems()
@@ -90,8 +93,11 @@ def _annotation_file(root: Path, part: str, year: int) -> Path:
 
 
 def _picture_folder(root: Path, part: str, year: int) -> Path:
-    folder = root / f"{part}{year}"
-    inner = root / "images" / folder.name
+    return _folder(root, f"{part}{year}")
+
+
+def _folder(root: Path, name: str) -> Path:
+    folder, inner = root / name, root / "images" / name
     return inner if inner.is_dir() and not folder.is_dir() else folder
 
 
