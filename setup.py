@@ -31,7 +31,14 @@ setup(
         "captions": ["pycocoevalcap>=1.2,<2"],  # METEOR and the Penn Treebank tokens need a Java runtime too
         "lsun": ["lmdb>=1.4,<4"],
         "plots": ["matplotlib>=3.8,<4"],
-        "dev": ["pytest>=8,<10", "ruff>=0.8,<1", "scipy>=1.11,<2", "lmdb>=1.4,<4", "pycocoevalcap>=1.2,<2"],
+        "dev": [
+            "pytest>=8,<10",
+            "pytest-xdist>=3.5,<4",
+            "ruff>=0.8,<1",
+            "scipy>=1.11,<2",
+            "lmdb>=1.4,<4",
+            "pycocoevalcap>=1.2,<2",
+        ],
     },
     entry_points={
         "console_scripts": [
