@@ -26,6 +26,10 @@ HUB_REGIONS = "InceptionV3/Mixed_6e"
 """Name of the region features among the endpoints of a TF Hub module."""
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _is_hub(source: str) -> bool:
     return source not in ("keras", "random") and not source.endswith((".h5", ".keras"))
 
@@ -40,7 +44,7 @@ def _from_keras(source: str) -> keras.Model:
         return build(include_top=False, weights="imagenet" if source == "keras" else source, pooling="avg")
     except Exception as error:  # keras raises bare Exceptions for downloads and ValueErrors for shapes
         raise ValueError(
-            f"{source}: no Inception-v3 weights there ({error}); download "
+            f"{source}: no Inception-v3 weights there ({_one_line(error)}); download "
             "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5 from the Keras releases and give its path"
         ) from error
 
@@ -58,7 +62,7 @@ def _from_hub(source: str):
         return hub.load(source)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{source}: cannot be loaded ({error}); download {HUB_HANDLE} and give the unpacked folder"
+            f"{source}: cannot be loaded ({_one_line(error)}); download {HUB_HANDLE} and give the unpacked folder"
         ) from error
 
 
@@ -114,7 +118,7 @@ class HubInception:
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{source}: gives no endpoint {HUB_REGIONS} when called with return_endpoints=True "
-                f"({' '.join(str(error).split())[:120]}); download {HUB_HANDLE} and give the unpacked folder"
+                f"({_one_line(error)}); download {HUB_HANDLE} and give the unpacked folder"
             ) from error
         if regions.shape[1:] != (17, 17, 768) or features.shape[1:] != (2048,):
             raise ValueError(
@@ -168,6 +172,8 @@ class RegionEncoder(keras.Model):
         trunk_width: channels of the small network's first layer.
         moving_statistics: in training the frozen Inception-v3 normalises with each batch's statistics and goes on
             averaging them, as published, so that they become those of the data set; never with a TF Hub handle.
+        aligned_corners: how pictures are resized for Inception-v3: so that the centres of the corner pixels stay in
+            place, as PyTorch did up to 0.3; False as TensorFlow and later PyTorch do.
 
     Raises ValueError for a TF Hub handle that cannot be used.
     """
@@ -178,10 +184,11 @@ class RegionEncoder(keras.Model):
         width: int = 256,
         trunk_width: int = 64,
         moving_statistics: bool = True,
+        aligned_corners: bool = False,
         name: str = "image_encoder",
     ):
         super().__init__(name=name)
-        self.source, self.moving_statistics = source, moving_statistics
+        self.source, self.moving_statistics, self.aligned_corners = source, moving_statistics, aligned_corners
         self.layout = image_layout(source)
         if self.layout == "conv":
             self.trunk = ConvolutionalTrunk(trunk_width, name="trunk")
@@ -199,7 +206,12 @@ class RegionEncoder(keras.Model):
 
     def call(self, images, training=False):
         if self.layout != "conv" and images.shape[1:3] != (INCEPTION_SIZE, INCEPTION_SIZE):
-            images = tf.image.resize(images, [INCEPTION_SIZE, INCEPTION_SIZE])
+            images = tf.raw_ops.ResizeBilinear(
+                images=images,
+                size=[INCEPTION_SIZE, INCEPTION_SIZE],
+                align_corners=self.aligned_corners,
+                half_pixel_centers=not self.aligned_corners,
+            )
         moving = self.layout == "conv" or self.moving_statistics
         regions, features = self.trunk(images, training=training and moving)
         return self.region_map(regions), self.code_map(features)

@@ -75,6 +75,9 @@ class Hyperparameters:
         "inception", "of the DAMSM: inception, conv, or the SavedModel folder or TF Hub URL it was trained with"
     )
     image_encoder_width: int = option(64, "of the DAMSM: channels of the first layer of conv", minimum=1)
+    aligned_corners: bool = option(
+        False, "pictures are resized for Inception-v3 with aligned corners, as PyTorch 0.3 did (old runs)"
+    )
     sampling: str = option(
         "shuffled",
         "shuffled: every picture once an epoch; uniform: pictures are drawn evenly",
@@ -174,14 +177,14 @@ class Discriminator(keras.Model):
         self.conditional_head = LogitHead(name="conditional_head")
         self.unconditional_head = LogitHead(name="unconditional_head") if unconditional else None
 
-    def match(self, features, sentence, training=False, gathered=False):
-        """Logits [B] of the conditional head on features of the trunk. gathered: see `BatchNormalization`."""
+    def match(self, features, sentence, training=False, gathered=False, groups=1):
+        """Logits [B] of the conditional head on features of the trunk. gathered, groups: see `BatchNormalization`."""
         joint = tf.concat([features, everywhere(sentence, features)], axis=-1)
-        return self.conditional_head(self.joint(joint, training=training, gathered=gathered))
+        return self.conditional_head(self.joint(joint, training=training, gathered=gathered, groups=groups))
 
-    def judge(self, features, sentence, training=False) -> dict:
+    def judge(self, features, sentence, training=False, groups=1) -> dict:
         """All heads on features of the trunk."""
-        logits = {"conditional": self.match(features, sentence, training=training)}
+        logits = {"conditional": self.match(features, sentence, training=training, groups=groups)}
         if self.unconditional_head is not None:
             logits["unconditional"] = self.unconditional_head(features)
         return logits
@@ -226,7 +229,11 @@ class Recipe:
         )
         try:
             self.image_encoder = encoders.RegionEncoder(
-                hp.image_encoder, hp.embedding_dim, hp.image_encoder_width, name="image_encoder"
+                hp.image_encoder,
+                hp.embedding_dim,
+                hp.image_encoder_width,
+                aligned_corners=hp.aligned_corners,
+                name="image_encoder",
             )
         except ValueError as error:
             raise UserError(f"--image_encoder={error}") from error
@@ -311,19 +318,19 @@ class Recipe:
         return {name: made[name] for name in ("images", "mu", "log_variance")}
 
     def discriminator_losses(self, name, batch, condition, generated) -> dict:
-        """Real, fake and wrong pairs pass one after the other, since each has batch statistics of its own.
+        """Real and fake pictures pass together, each kind with batch statistics of its own, and wrong pairs after them.
 
         Wrong pairs are each real picture but the last with the next one's sentence: B - 1 of the global batch, which
         cannot be dealt out, so every replica has them all. (The published program sorts its batch by length first.)
         """
         scale, critic = list(self.discriminators).index(name), self.discriminators[name]
         sentence = condition["sentence"]
-        features = critic.trunk(batch["images"][scale], training=True)
-        real = critic.judge(features, sentence, training=True)
-        fake = critic(generated["images"][scale], sentence, training=True)
-        wrong = critic.match(
-            replicas.gather(features)[:-1], replicas.gather(sentence)[1:], training=True, gathered=True
-        )
+        shown = tf.concat([batch["images"][scale], generated["images"][scale]], axis=0)
+        features = critic.trunk(shown, training=True, groups=2)
+        logits = critic.judge(features, tf.tile(sentence, [2, 1]), training=True, groups=2)
+        real, fake = ({head: tf.split(of_both, 2)[kind] for head, of_both in logits.items()} for kind in range(2))
+        of_real, _ = tf.split(features, 2)
+        wrong = critic.match(replicas.gather(of_real)[:-1], replicas.gather(sentence)[1:], training=True, gathered=True)
 
         def share(right):
             return tf.reduce_mean(tf.cast(right, tf.float32))

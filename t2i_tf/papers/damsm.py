@@ -181,9 +181,9 @@ class Recipe:
         """batch["words"] int32 [B,T], batch["word_lengths"] int32 [B] -> sentence vectors [B, embedding_dim]."""
         return self.text_encoder(batch["words"], batch["word_lengths"])[1]
 
-    def encode_images(self, batch, training: bool = False) -> tf.Tensor:
-        """batch["images"] -> picture vectors [B, embedding_dim]."""
-        return self.image_encoder(batch["images"][0], training=training)[1]
+    def encode_images(self, batch) -> tf.Tensor:
+        """batch["images"] in [-1, 1] -> picture vectors [B, embedding_dim]."""
+        return self.image_encoder(batch["images"][0])[1]
 
     def encode_pictures(self, pictures) -> tf.Tensor:
         """uint8 [B,S,S,3] -> picture vectors [B, embedding_dim]."""

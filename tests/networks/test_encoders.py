@@ -135,6 +135,20 @@ def test_frozen_inception_lets_the_gradient_through_to_the_picture(region_encode
         assert np.all(np.isfinite(gradient)) and np.mean(gradient != 0) > 0.9
 
 
+def test_pictures_are_resized_as_either_pytorch_did(region_encoder):
+    """A ramp: its ends stay at the ends with aligned corners, else half a pixel of the smaller grid from the edge."""
+    seen, trunk = [], region_encoder.trunk
+    region_encoder.trunk = lambda images, training: seen.append(images) or trunk(images)
+    ramp = tf.tile(tf.linspace(0.0, 1.0, 150)[None, None, :, None], [1, 150, 1, 3])
+    for region_encoder.aligned_corners in (True, False):
+        region_encoder(ramp)
+    region_encoder.trunk = trunk
+    aligned, other = (images[0, 0, :, 0].numpy() for images in seen)
+    np.testing.assert_allclose(aligned, np.linspace(0, 1, 299), atol=1e-5)
+    centres = (np.arange(299) + 0.5) * 150 / 299 - 0.5
+    np.testing.assert_allclose(other, np.clip(centres, 0, 149) / 149, atol=1e-5)
+
+
 def test_statistics_of_frozen_inception_move_in_training_unless_told_not_to(region_encoder):
     def statistics():
         return region_encoder.trunk.units["Mixed_7c.branch_pool"].norm.moving_mean.numpy()

@@ -63,9 +63,9 @@ def test_a_step_forwards_the_generator_once_and_each_picture_once(form, monkeypa
     generated, seen = [], []
     generate, trunk = attngan.Generator.call, DiscriminatorTrunk.call
 
-    def counted_trunk(self, image, training=False):
-        seen.append((image.shape[1], image.numpy()))
-        return trunk(self, image, training=training)
+    def counted_trunk(self, image, training=False, groups=1):
+        seen.extend((image.shape[1], batch) for batch in np.split(image.numpy(), groups))
+        return trunk(self, image, training=training, groups=groups)
 
     def counted_generate(self, *args, **kwargs):
         result = generate(self, *args, **kwargs)
@@ -140,16 +140,16 @@ def test_wrong_pairs_are_pictures_with_the_next_sentence():
     critic, seen = made.discriminators["discriminator_16"], []
     match = critic.match
 
-    def seen_match(features, sentence, training=False, gathered=False):
+    def seen_match(features, sentence, training=False, gathered=False, groups=1):
         seen.append((features.numpy(), sentence.numpy(), gathered))
-        return match(features, sentence, training=training, gathered=gathered)
+        return match(features, sentence, training=training, gathered=gathered, groups=groups)
 
     critic.match = seen_match
     fakes = {"images": [tf.zeros_like(images) for images in batch["images"]]}
     logs = made.discriminator_losses("discriminator_16", batch, condition, fakes)
-    (real, sentence, _), _, (wrong, following, gathered) = seen
-    np.testing.assert_array_equal(wrong, real[:-1])
-    np.testing.assert_array_equal(following, sentence[1:])
+    (right, sentence, _), (wrong, following, gathered) = seen
+    np.testing.assert_array_equal(wrong, right[: BATCH - 1])
+    np.testing.assert_array_equal(following, sentence[1:BATCH])
     assert gathered and np.isfinite(logs["loss"])
 
 

@@ -177,16 +177,16 @@ def test_discriminator(parity):
 
 
 class GivenDiscriminator:
-    """Answers with the file's logits."""
+    """Answers with the file's logits: real and fake pictures pass together."""
 
     def __init__(self, fake, real=None, wrong=None):
         self.fake, self.real, self.wrong = fake, real, wrong
 
-    def trunk(self, image, training):
-        return tf.zeros([len(self.real["conditional"]), 1])
+    def trunk(self, images, training, groups):
+        return images
 
-    def judge(self, features, sentence, training):
-        return self.real
+    def judge(self, features, sentence, training, groups):
+        return {head: tf.concat([self.real[head], self.fake[head]], axis=0) for head in self.fake}
 
     def match(self, features, sentence, training, gathered):
         return self.wrong
@@ -219,11 +219,12 @@ def compare_discriminator_loss(parity, recipe, variant, heads):
     real, fake = (given_logits(parity, heads, f"logit_{{}}_{kind}") for kind in ("real", "fake"))
     wrong, name = parity.tensor("in/logit_cond_wrong"), next(iter(recipe.discriminators))
     recipe.discriminators = {name: GivenDiscriminator(fake, real, wrong)}
-    batch, condition = {"images": [None]}, {"sentence": tf.zeros([len(wrong) + 1, 1])}
+    pictures = tf.zeros([len(wrong) + 1, 1])
+    batch, condition, generated = {"images": [pictures]}, {"sentence": pictures}, {"images": [pictures]}
     named = {f"logit_{short}_real": real[head] for head, short in heads.items()}
     named |= {f"logit_{short}_fake": fake[head] for head, short in heads.items()} | {"logit_cond_wrong": wrong}
     value, (found,) = gradients(
-        lambda: recipe.discriminator_losses(name, batch, condition, {"images": [None]})["loss"], list(named.values())
+        lambda: recipe.discriminator_losses(name, batch, condition, generated)["loss"], list(named.values())
     )
     parity.compare(f"out/{variant}/errD", value, FROM_LOGITS)
     compare_named_gradients(parity, f"grad/{variant}/errD/", dict(zip(named, found, strict=True)))
