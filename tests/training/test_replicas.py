@@ -93,4 +93,5 @@ def test_two_replicas_equal_one(paper, more, data_dir, tmp_path, request):
         assert of_replicas >= one.pop(name) * (1 - 1e-5)
     assert set(one) == set(two) and len(one) > 10
     for name in one:
-        np.testing.assert_allclose(one[name], two[name], rtol=1e-6, atol=1e-5, err_msg=name)
+        rtol = 1e-6 if name.startswith("logs/") else 0.0  # losses are large numbers, parameters are not
+        np.testing.assert_allclose(one[name], two[name], rtol=rtol, atol=1e-5, err_msg=name)
