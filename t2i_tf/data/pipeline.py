@@ -39,6 +39,19 @@ def _resize(images: tf.Tensor, size) -> tf.Tensor:
     return tf.cast(tf.round(tf.clip_by_value(resized, 0.0, 255.0)), tf.uint8)
 
 
+def margin_size(size: int, stored_size: int, use_box: bool = False) -> int:
+    """The shorter side that a picture is brought to before the square of `size` pixels is cut out of it.
+
+    Pictures stored at the training size are used whole; larger ones are brought to 76/64 of it and cropped.
+    """
+    return size if stored_size == size and not use_box else int(size * CROP_RATIO)
+
+
+def centre_corner(side: int, size: int) -> int:
+    """Where the cut begins, in pixels, for the middle `size` of `side` pixels."""
+    return min(int(CENTRE[0] * (side - size + 1)), side - size)
+
+
 class _Decoder:
     """Parsed records -> pictures of the sizes asked for.
 
@@ -54,8 +67,7 @@ class _Decoder:
                 f"the data set was prepared at {stored_size} pixels, training needs {self.size}: prepare it "
                 f"again with --image_size={int(self.size * CROP_RATIO)}"
             )
-        # Pictures stored at the training size are used whole; larger ones are brought to 76/64 of it and cropped.
-        self.margin_size = self.size if stored_size == self.size and not use_box else int(self.size * CROP_RATIO)
+        self.margin_size = margin_size(self.size, stored_size, use_box)
         self.resizes = use_box or stored_size != self.margin_size
 
     def __call__(self, examples: dict, augmentation: tf.Tensor) -> tuple[tf.Tensor, ...]:
