@@ -12,11 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from t2i_tf.data import records, text
+from t2i_tf.data.images import CROP_RATIO, margin_size
 from t2i_tf.data.sampling import Sampler
 from t2i_tf.errors import UserError
-
-CROP_RATIO = 76 / 64
-"""The published loaders resize to 76/64 of the size they train on and cut a random square out of it."""
 
 
 def box_windows(boxes: tf.Tensor, shapes: tf.Tensor) -> tf.Tensor:
@@ -37,19 +35,6 @@ def _resize(images: tf.Tensor, size) -> tf.Tensor:
     """uint8 [...,H,W,3] -> uint8 [...,*size,3]: anti-aliased bilinear, rounded, as PIL does."""
     resized = tf.image.resize(tf.cast(images, tf.float32), size, method="bilinear", antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(resized, 0.0, 255.0)), tf.uint8)
-
-
-def margin_size(size: int, stored_size: int, use_box: bool = False) -> int:
-    """The shorter side that a picture is brought to before the square of `size` pixels is cut out of it.
-
-    Pictures stored at the training size are used whole; larger ones are brought to 76/64 of it and cropped.
-    """
-    return size if stored_size == size and not use_box else int(size * CROP_RATIO)
-
-
-def centre_corner(side: int, size: int) -> int:
-    """Where the cut begins, in pixels, for the middle `size` of `side` pixels."""
-    return min(int(CENTRE[0] * (side - size + 1)), side - size)
 
 
 class _Decoder:

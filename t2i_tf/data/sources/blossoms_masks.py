@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from t2i_tf.data import pipeline, records
+from t2i_tf.data import records
+from t2i_tf.data.images import centre_corner, margin_size
 from t2i_tf.data.sources import blossoms
 from t2i_tf.data.sources.blossoms_drawing import draw
 from t2i_tf.errors import UserError
@@ -25,8 +26,8 @@ def petal_masks(split: records.Split, numbers: Sequence[int] | np.ndarray, size:
     manifest = split.dataset.manifest
     if manifest["name"] != "blossoms":
         raise UserError(f"{split.dataset.path}: petals are known of --source=blossoms, not of {manifest['name']}")
-    whole = pipeline.margin_size(size, manifest["image_size"])
-    corner = pipeline.centre_corner(whole, size)
+    whole = margin_size(size, manifest["image_size"])
+    corner = centre_corner(whole, size)
     masks = np.zeros([len(numbers), size, size], bool)
     for mask, number in zip(masks, numbers, strict=True):
         name = split.names[number]
