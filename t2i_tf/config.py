@@ -218,8 +218,8 @@ class EvaluateConfig:
     split: str = option("test", "split whose captions and pictures are used")
     metrics: tuple[str, ...] = option(
         ("default",),
-        "comma-separated: retrieval, recall (text encoders), r_precision, diversity (generators), caption_fidelity "
-        "(generators, blossoms); default: what fits the run",
+        "comma-separated: retrieval, recall (text encoders), r_precision, diversity (generators); of "
+        "blossoms caption_fidelity and attention_on_petals; default: what fits the run",
     )
     damsm_run: str | None = option(
         None, "run folder of the DAMSM that judges r_precision (default: the one that the generator was trained with)"

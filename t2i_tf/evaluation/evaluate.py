@@ -11,7 +11,7 @@ import numpy as np
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, fidelity, metrics
+from t2i_tf.evaluation import alignment, fidelity, metrics, petals
 from t2i_tf.inference import Run, load
 
 VERSION = 1
@@ -79,6 +79,7 @@ METRICS = {
     "r_precision": alignment.r_precision,
     "caption_fidelity": caption_fidelity,
     "diversity": diversity,
+    "attention_on_petals": petals.attention_on_petals,
 }
 
 
@@ -92,6 +93,7 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "recall": has_captions,
         "r_precision": captions_go_in and split.caption_offsets[-1] > metrics.CANDIDATES,
         "diversity": captions_go_in or not run.takes_text,
+        "attention_on_petals": has_captions and split.dataset.manifest["name"] == "blossoms",
     }
     return [name for name in run.recipe.score_metrics if fits[name]]
 

@@ -134,8 +134,8 @@ class HubInception:
 class ConvolutionalTrunk(keras.layers.Layer):
     """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,8w]); for data on which a small network sees enough.
 
-    Convolutions with batch norm and leaky ReLU: three of 4x4 and stride 2, whose maps are the regions, and two of 3x3,
-    whose mean and maximum over places are the features.
+    Convolutions with batch norm and leaky ReLU: three of 4x4 and stride 2, two of 3x3. The last maps are the regions,
+    each sees 54 pixels of the picture around it; their mean and maximum over places are the features.
     """
 
     def __init__(self, width: int, **kwargs):
@@ -148,12 +148,10 @@ class ConvolutionalTrunk(keras.layers.Layer):
         self.norms = [BatchNormalization(name=f"norm{i}") for i in range(len(shapes))]
 
     def call(self, images, training=False):
-        maps = [images]
+        maps = images
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            maps.append(leaky_relu(norm(conv(maps[-1]), training=training)))
-        places = [1, 2]
-        features = [tf.reduce_mean(maps[-1], axis=places), tf.reduce_max(maps[-1], axis=places)]
-        return maps[3], tf.concat(features, axis=-1)
+            maps = leaky_relu(norm(conv(maps), training=training))
+        return maps, tf.concat([tf.reduce_mean(maps, axis=[1, 2]), tf.reduce_max(maps, axis=[1, 2])], axis=-1)
 
 
 def _uniform(bound: float) -> keras.Initializer:
