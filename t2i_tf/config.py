@@ -242,9 +242,14 @@ class ImportConfig:
 
     paper: str = option(REQUIRED, "the paper whose weights these are")
     scheme: str = option(REQUIRED, "the naming scheme of the file; a wrong one is answered with the list")
-    weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7; two joined by a comma for a scheme of two")
+    weights: str = option(
+        REQUIRED, "the published file: .npz, .pth or .t7; joined by commas for a scheme of several, in any order"
+    )
     run_dir: str = option(REQUIRED, "run folder to write")
     text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")
+    captions: str | None = option(
+        None, "captions.pickle published beside a DAMSM or an AttnGAN: the words that the text encoder knows"
+    )
 
 
 @dataclass(frozen=True)
