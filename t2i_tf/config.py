@@ -151,7 +151,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Draws pictures of captions with a trained run."""
+    """Draws pictures of captions with a trained run, or describes pictures with a captioner's."""
 
     run_dir: str = option(REQUIRED, "run folder to sample from")
     caption: tuple[str, ...] = option(
@@ -169,8 +169,9 @@ class SampleConfig:
         "grid: a row a caption (the words fixed, the noise varied), a column a seed (the noise fixed, the words "
         "varied); scales: a row a caption and seed, a column a scale of the run; nearest: a row a caption and seed, "
         "beside each sample the training pictures nearest to it, to see whether pictures were learned by heart; "
-        "interpolate_text: between the first two captions; interpolate_noise: between the seeds of one caption",
-        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise"),
+        "interpolate_text: between the first two captions; interpolate_noise: between the seeds of one caption; "
+        "round_trip: a row a caption and seed, beside its picture what the captioner of --captioner_run reads in it",
+        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise", "round_trip"),
     )
     neighbors: int = option(7, "training pictures beside each sample (--mode=nearest)", minimum=1)
     data_dir: str | None = option(
@@ -182,6 +183,12 @@ class SampleConfig:
     )
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
     single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
+    images: tuple[str, ...] = option(
+        (), "captioners: comma-separated picture files to describe (default: 8 pictures of the test split)"
+    )
+    beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
+    length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
+    captioner_run: str | None = option(None, "run folder of the captioner that reads pictures back (round_trip)")
 
 
 @dataclass(frozen=True)
@@ -193,14 +200,23 @@ class EvaluateConfig:
     split: str = option("test", "split whose captions and pictures are used")
     metrics: tuple[str, ...] = option(
         ("default",),
-        "comma-separated: retrieval (text encoders), caption_fidelity (blossoms), diversity (generators); default: "
-        "what fits the run",
+        "comma-separated: retrieval (text encoders), caption_fidelity (blossoms), diversity (generators), captions "
+        "(captioners), round_trip (generators, with --captioner_run); default: what fits the run",
     )
     num_images: int = option(1000, "how many pictures to generate or read", minimum=1)
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
     )
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
+    beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
+    length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
+    tokenization: str = option(
+        "ptb",
+        "tokens that captions are scored by: ptb (Penn Treebank, lower case, without punctuation; needs Java), words "
+        "(the same by a rule of our own) or none (split at blanks, as published)",
+        choices=("ptb", "words", "none"),
+    )
+    captioner_run: str | None = option(None, "run folder of the captioner that reads pictures back (round_trip)")
 
 
 @dataclass(frozen=True)

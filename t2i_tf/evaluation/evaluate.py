@@ -11,7 +11,7 @@ import numpy as np
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import fidelity, metrics
+from t2i_tf.evaluation import captioning, fidelity, metrics
 from t2i_tf.inference import Run, load
 
 VERSION = 1
@@ -98,7 +98,12 @@ def _has_classes(split: records.Split) -> bool:
     return bool(split.caption_offsets[-1]) and len(np.unique(split.class_ids)) > 1
 
 
-METRICS = {"retrieval": retrieval, "caption_fidelity": caption_fidelity, "diversity": diversity}
+METRICS = {
+    "retrieval": retrieval,
+    "caption_fidelity": caption_fidelity,
+    "diversity": diversity,
+    **captioning.METRICS,
+}
 
 
 def fitting(run: Run, split: records.Split) -> list[str]:
@@ -108,18 +113,27 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "caption_fidelity": split.dataset.manifest["name"] == "blossoms",
         "retrieval": _has_classes(split),
         "diversity": captions_go_in or not run.takes_text,
+        "captions": bool(split.caption_offsets[-1]),
     }
     return [name for name in run.recipe.score_metrics if fits[name]]
 
 
-def evaluate(run: Run, metric: str, split: records.Split, num_images: int = 1000, seed: int = 0) -> dict:
-    """One score with all that is needed to repeat it.
+def evaluate(
+    run: Run,
+    metric: str,
+    split: records.Split,
+    num_images: int = 1000,
+    seed: int = 0,
+    settings: captioning.Settings = captioning.Settings(),  # noqa: B008 - it is frozen
+) -> dict:
+    """One score with all that is needed to repeat it. `settings` are for the metrics that write captions.
 
     Raises UserError for an unknown metric, or one that does not fit the run or the data.
     """
     if metric not in METRICS:
         raise UserError(f"--metrics={metric}: must be one of {', '.join(METRICS)}")
-    value = METRICS[metric](run, split, num_images, seed)
+    writes = (settings,) if metric in captioning.METRICS else ()
+    value = METRICS[metric](run, split, num_images, seed, *writes)
     averaged = run.average is not None and run.average.swapped
     return {
         "metric": metric,
@@ -140,8 +154,11 @@ def evaluate_run(options: EvaluateConfig) -> Iterator[str]:
     names = fitting(run, split) if options.metrics == ("default",) else list(options.metrics)
     if not names:
         raise UserError(f"no metric fits a run of {run.paper} on {split.dataset.path}: name one with --metrics")
+    settings = captioning.Settings(
+        options.beam_size, options.length_normalised, options.tokenization, captioner_run=options.captioner_run
+    )
     for name in names:
-        score = evaluate(run, name, split, options.num_images, options.seed)
+        score = evaluate(run, name, split, options.num_images, options.seed, settings)
         path = append_score(Path(options.run_dir), score)
         yield json.dumps(score)
     yield f"added to {path}"

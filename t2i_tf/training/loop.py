@@ -16,7 +16,7 @@ from t2i_tf import checkpoints, papers, pictures
 from t2i_tf.config import RunConfig, TrainConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import evaluate
+from t2i_tf.evaluation import captioning, evaluate
 from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
 from t2i_tf.training import caches, callbacks, run_folder
 from t2i_tf.training.trainers import trainer as make_trainer
@@ -298,7 +298,7 @@ class _Observer:
             return
         for metric in evaluate.fitting(live, self.test):
             count = evaluate.ENOUGH_IMAGES.get(metric, SCORED_IMAGES)
-            score = evaluate.evaluate(live, metric, self.test, count, seed=0)
+            score = evaluate.evaluate(live, metric, self.test, count, 0, captioning.WHILE_TRAINING)
             evaluate.append_score(self.run_dir, score)
             with self.writer.as_default(step=step):
                 for name, value in score.items():
