@@ -41,6 +41,8 @@ class Settings:
     """Run folder of the captioner that looks at a generator's pictures."""
 
 
+AFTER_TRAINING = Settings()
+
 WHILE_TRAINING = Settings(tokenization="words", meteor=False, scorer_needed=False)
 """Nothing that starts Java, which takes seconds and memory."""
 

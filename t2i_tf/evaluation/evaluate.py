@@ -124,7 +124,7 @@ def evaluate(
     split: records.Split,
     num_images: int = 1000,
     seed: int = 0,
-    settings: captioning.Settings = captioning.Settings(),  # noqa: B008 - it is frozen
+    settings: captioning.Settings = captioning.AFTER_TRAINING,
 ) -> dict:
     """One score with all that is needed to repeat it. `settings` are for the metrics that write captions.
 
