@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from t2i_tf import pictures
+
 SMOOTHNESS = 20 / 16
 """Standard deviation of the Gaussian, in places."""
 
@@ -46,8 +48,7 @@ def overlaid(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     smooth = enlarged_map(weights, *picture.shape[:2])
     smooth = smooth - smooth.min()
-    light = 255 * smooth / max(smooth.max(), 1e-12)
-    return np.rint((1 - OPACITY) * picture + OPACITY * light[..., None]).astype(np.uint8)
+    return pictures.overlaid(picture, smooth / max(smooth.max(), 1e-12), OPACITY)
 
 
 def attention_figure(

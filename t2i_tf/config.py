@@ -140,8 +140,18 @@ class TrainConfig:
     checkpoint_every: int = option(1000, "steps between checkpoints", minimum=1, identity=False)
     keep_checkpoints: int = option(3, "how many checkpoints to keep", minimum=1, identity=False)
     log_every: int = option(50, "steps between TensorBoard scalars", minimum=1, identity=False)
-    sample_every: int = option(
-        500, "steps between sample grids and scores on the test split", minimum=1, identity=False
+    sample_every: int | None = option(
+        None,
+        "steps between sample grids and scores on unseen pictures (default: 500; an epoch for a paper that keeps its "
+        "best weights by such a score)",
+        minimum=1,
+        identity=False,
+    )
+    patience: int | None = option(
+        None,
+        "stop when so many scores in a row were no better than the best one (papers that keep their best weights)",
+        minimum=1,
+        identity=False,
     )
     deterministic: bool = option(False, "bit-identical runs (slower on GPUs)", identity=False)
     dry_run: bool = option(
@@ -170,8 +180,18 @@ class SampleConfig:
         "varied); scales: a row a caption and seed, a column a scale of the run; nearest: a row a caption and seed, "
         "beside each sample the training pictures nearest to it, to see whether pictures were learned by heart; "
         "interpolate_text: between the first two captions; interpolate_noise: between the seeds of one caption; "
-        "round_trip: a row a caption and seed, beside its picture what the captioner of --captioner_run reads in it",
-        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise", "round_trip"),
+        "change_word: the first caption and what each --change makes of it, the noise fixed; with attention to words, "
+        "beside each picture where that word was looked at; round_trip: a row a caption and seed, beside its picture "
+        "what the captioner of --captioner_run reads in it",
+        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise", "change_word", "round_trip"),
+    )
+    attention: bool = option(
+        False,
+        "instead of --mode: for each caption and seed all scales, and for each stage of attention the words looked at "
+        "most, each over the picture; of a DAMSM: where the words of unseen pictures' captions look",
+    )
+    change: tuple[str, ...] = option(
+        (), "old=new: a word of the caption and its substitute (--mode=change_word); repeat the flag", repeated=True
     )
     neighbors: int = option(7, "training pictures beside each sample (--mode=nearest)", minimum=1)
     data_dir: str | None = option(
@@ -180,6 +200,11 @@ class SampleConfig:
     interpolation_steps: int = option(8, "pictures along an interpolation, both ends included", minimum=2)
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    checkpoint: str = option(
+        "best",
+        "best: that of the best score, where the run chooses by one; newest: the last one",
+        choices=("best", "newest"),
     )
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
     single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
@@ -200,12 +225,20 @@ class EvaluateConfig:
     split: str = option("test", "split whose captions and pictures are used")
     metrics: tuple[str, ...] = option(
         ("default",),
-        "comma-separated: retrieval (text encoders), caption_fidelity (blossoms), diversity (generators), captions "
-        "(captioners), round_trip (generators, with --captioner_run); default: what fits the run",
+        "comma-separated: retrieval, recall (text encoders), r_precision, diversity, round_trip (generators), captions "
+        "(captioners); of blossoms caption_fidelity and attention_on_petals; default: what fits the run",
+    )
+    damsm_run: str | None = option(
+        None, "run folder of the DAMSM that judges r_precision (default: the one that the generator was trained with)"
     )
     num_images: int = option(1000, "how many pictures to generate or read", minimum=1)
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    checkpoint: str = option(
+        "best",
+        "best: that of the best score, where the run chooses by one; newest: the last one",
+        choices=("best", "newest"),
     )
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
     beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
@@ -216,6 +249,7 @@ class EvaluateConfig:
         "(the same by a rule of our own) or none (split at blanks, as published)",
         choices=("ptb", "words", "none"),
     )
+    meteor: bool = option(True, "score captions by METEOR too, which takes Java, 1.2 GB and some seconds more")
     captioner_run: str | None = option(None, "run folder of the captioner that reads pictures back (round_trip)")
 
 

@@ -49,6 +49,8 @@ def _check(run, options):
         "seeds": options.seeds,
         "captioner_run": options.captioner_run,
         "mode": options.mode != SampleConfig.mode,
+        "attention": options.attention,
+        "change": options.change,
     }
     for name, value in given.items():
         if value:

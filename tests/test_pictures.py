@@ -126,7 +126,7 @@ def test_labels_at_the_right_leave_the_rest_as_it_is():
     grid = np.asarray(pictures.labelled_grid(plain, ["given", ""], right_labels=["", "read back " * 9]))
     np.testing.assert_array_equal(grid[:, : without.shape[1]], without)
     marks = ink(grid[:, without.shape[1] :])
-    assert len(marks) and marks[:, 0].min() >= 68 and 4 <= marks[:, 1].min()
+    assert len(marks) and marks[:, 0].min() >= 68 and marks[:, 1].min() >= 4
     assert marks[:, 1].max() < grid.shape[1] - without.shape[1]
 
 

@@ -10,59 +10,39 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.data.sources.blossoms import parse_caption, petal_color_word
 from t2i_tf.data.sources.blossoms_masks import petal_masks
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation.captions import Scorer
 from t2i_tf.evaluation.fidelity import ATTRIBUTES
-from t2i_tf.evaluation.metrics import area_average
+from t2i_tf.evaluation.petals import share_on
 from t2i_tf.inference import Run, load
 
 _PICTURES, _ROWS = 32, 64  # a batch to caption, and of captions to take the likelihood of
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How captions are made and scored."""
-
-    beam_size: int = 1
-    length_normalised: bool = False
-    tokenization: str = "ptb"
-    meteor: bool = True
-    scorer_needed: bool = True
-    """False: where pycocoevalcap is missing, what can be had without it is given."""
-    captioner_run: str | None = None
-    """Run folder of the captioner that looks at a generator's pictures."""
-
-
-AFTER_TRAINING = Settings()
-
-WHILE_TRAINING = Settings(tokenization="words", meteor=False, scorer_needed=False)
-"""Nothing that starts Java, which takes seconds and memory."""
-
-
-def captions(run: Run, split: records.Split, num_images: int, seed: int, settings: Settings) -> dict:
+def captions(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     """Captions of pictures against all their references, and the likelihood of the references.
 
     bleu_1 to cider as `evaluation.captions` gives them. negative_log_likelihood is of a reference caption, in nats,
     mean over all; the same per_word. The end of a caption counts as a word, words the vocabulary lacks are one word.
 
     On `blossoms` also what `colors_named` gives, and with attention attention_on_petals: the share of attention on
-    petals at the word that names their colour, mean over the captions that do (attention_on_petals_count), each place
-    of the map standing for its part of the picture; petal_area is the share of these pictures that petals cover, which
-    attention gets that looks everywhere alike.
+    petals at the word that names their colour (`petals.share_on`), mean over the captions that do
+    (attention_on_petals_count); petal_area is the share of these pictures that petals cover, which attention gets that
+    looks everywhere alike.
     """
     if not run.describes:
         raise UserError(f"--metrics=captions needs a run of a captioner, this is one of {run.paper}")
     references = split.captions()
-    order = np.random.Generator(np.random.Philox(seed)).permutation(split.num_images)
-    chosen = np.array([number for number in order if references[number]][:num_images], int)
+    order = np.random.Generator(np.random.Philox(options.seed)).permutation(split.num_images)
+    chosen = np.array([number for number in order if references[number]][: options.num_images], int)
     if not len(chosen):
         raise UserError(f"--metrics=captions: {split.dataset.path} has no captions: give another --data_dir")
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
@@ -72,7 +52,7 @@ def captions(run: Run, split: records.Split, num_images: int, seed: int, setting
     for pictures in views.as_numpy_iterator():
         numbers = chosen[len(found) : len(found) + len(pictures)]
         annotations = run.annotations(pictures)
-        described = run.describe_annotations(annotations, settings.beam_size, settings.length_normalised)
+        described = run.describe_annotations(annotations, options.beam_size, options.length_normalised)
         found += described.captions
         for cost, count in _reference_costs(run, annotations, [references[number] for number in numbers]):
             costs.append(cost)
@@ -80,11 +60,11 @@ def captions(run: Run, split: records.Split, num_images: int, seed: int, setting
         if is_drawn and described.attention is not None:
             masks = run.seen(petal_masks(split, numbers, size))
             looks.append(_attention_on_petals(described.captions, described.attention, masks))
-    scores = _scored(found, [references[number] for number in chosen], settings)
+    scores = _scored(found, [references[number] for number in chosen], options)
     nats, words = (float(np.concatenate(parts).sum()) for parts in (costs, counts))
     total = sum(map(len, costs))
     scores |= {"negative_log_likelihood": nats / total, "negative_log_likelihood_per_word": nats / words}
-    scores |= {"images": len(chosen), "references": total, **_decoding(settings)}
+    scores |= {"images": len(chosen), "references": total, **_decoding(options)}
     if is_drawn:
         attributes = split.attributes()
         scores |= colors_named(found, [attributes[number] for number in chosen])
@@ -106,18 +86,16 @@ def _reference_costs(run, annotations, references):
         yield run.caption_costs(annotations.numpy()[list(rows)], list(texts))
 
 
-def _decoding(settings: Settings) -> dict:
-    return {"beam_size": settings.beam_size, "length_normalised": settings.length_normalised}
+def _decoding(options: EvaluateConfig) -> dict:
+    return {"beam_size": options.beam_size, "length_normalised": options.length_normalised}
 
 
-def _scored(found: Sequence[str], references: Sequence[Sequence[str]], settings: Settings) -> dict:
-    """The corpus scores; none where the package that computes them is missing and not needed."""
+def _scored(found: Sequence[str], references: Sequence[Sequence[str]], options: EvaluateConfig) -> dict:
+    """The corpus scores; none where the package that computes them is missing: a training goes on without."""
     try:
-        scorer = Scorer(settings.tokenization, settings.meteor)
+        scorer = Scorer(options.tokenization, options.meteor)
     except UserError as error:
-        if settings.scorer_needed:
-            raise
-        _warn_once(f"{error}; until then captions are scored by their likelihood alone")
+        _warn_once(f"{error}; until then there is the likelihood alone")
         return {}
     with scorer:
         return scorer(found, references).corpus
@@ -152,16 +130,15 @@ def _attention_on_petals(captions: Sequence[str], attention: Sequence[np.ndarray
 
     attention: of each caption [words,h,w]; masks: bool [N,s,s] of what the maps cover.
     """
-    looks = []
-    for caption, maps, mask in zip(captions, attention, masks, strict=True):
-        word = petal_color_word(caption)
-        if word is not None:
-            share = area_average(mask[None, :, :, None], maps.shape[1], np.float64)[0, :, :, 0]
-            looks.append((np.sum(maps[word] * share), mask.mean()))
-    return np.array(looks).reshape(-1, 2)
+    places = [(row, word) for row, word in enumerate(map(petal_color_word, captions)) if word is not None]
+    if not places:
+        return np.zeros([0, 2])
+    masks = masks[[row for row, _ in places]]
+    on_petals = share_on(np.stack([attention[row][word] for row, word in places]), masks)
+    return np.stack([on_petals, masks.mean(axis=(1, 2))], axis=1)
 
 
-def round_trip(run: Run, split: records.Split, num_images: int, seed: int, settings: Settings) -> dict:
+def round_trip(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     """Captions -> a generator's pictures -> captions again: how much of a caption comes back?
 
     Each caption read back is scored against the one caption that its picture was made from: others of the real picture
@@ -171,23 +148,23 @@ def round_trip(run: Run, split: records.Split, num_images: int, seed: int, setti
     """
     if run.recipe.kind != "gan" or not run.takes_text:
         raise UserError(f"--metrics=round_trip needs a run that draws pictures of captions, this is one of {run.paper}")
-    captioner = load_captioner(settings.captioner_run, "--metrics=round_trip")
+    captioner = load_captioner(options.captioner_run, "--metrics=round_trip")
     captions = [caption for of_image in split.captions() for caption in of_image]
     if not captions:
         raise UserError(f"--metrics=round_trip: {split.dataset.path} has no captions: give another --data_dir")
     pictures = np.repeat(np.arange(split.num_images), split.caption_counts)
-    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(captions))[:num_images]
+    chosen = np.random.Generator(np.random.Philox(options.seed)).permutation(len(captions))[: options.num_images]
     captions = [captions[i] for i in chosen]
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
     real = pipeline.views(split, size, 64, box_crop=box_crop, chosen=pictures[chosen])
     seen = {
-        "": run.generate(captions, list(range(seed, seed + len(captions))))[-1],
+        "": run.generate(captions, list(range(options.seed, options.seed + len(captions))))[-1],
         "real_": np.concatenate(list(real.as_numpy_iterator())),
     }
     scores = {}
-    with Scorer(settings.tokenization, meteor=False) as scorer:
+    with Scorer(options.tokenization, meteor=False) as scorer:
         for prefix, images in seen.items():
-            found = captioner.describe(images, settings.beam_size, settings.length_normalised).captions
+            found = captioner.describe(images, options.beam_size, options.length_normalised).captions
             corpus = scorer(found, [[caption] for caption in captions]).corpus
             if split.dataset.manifest["name"] == "blossoms":
                 corpus |= colors_named(found, [parse_caption(caption) for caption in captions])
@@ -197,8 +174,8 @@ def round_trip(run: Run, split: records.Split, num_images: int, seed: int, setti
         "images": len(captions),
         "references": "the caption that a picture was made from",
         "tokenization": scorer.tokenization,
-        **_decoding(settings),
-        "captioner_run": settings.captioner_run,
+        **_decoding(options),
+        "captioner_run": options.captioner_run,
         "captioner_step": captioner.step,
     }
 
@@ -214,6 +191,3 @@ def load_captioner(run_dir: str | None, asked_by: str) -> Run:
             "captioner"
         )
     return captioner
-
-
-METRICS = {"captions": captions, "round_trip": round_trip}

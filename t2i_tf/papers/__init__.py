@@ -13,6 +13,7 @@ Every recipe has
 * `networks`: dict of name -> built Keras model, everything that a checkpoint keeps;
 * `steps_per_epoch(num_images) -> int`, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
 * `score_metrics`: names of the evaluation metrics that are computed while it trains;
+* maybe `selection`: the `Selection` whose best weights are kept, and which stops training that no longer gets better;
 * maybe `pretrained`: network name -> (run folder, network name there), weights that a fresh run starts from;
 * maybe `start()`: sets the weights that a fresh run starts from and that no run folder holds (ImageNet); UserError when
   they cannot be had;
@@ -28,11 +29,14 @@ A GAN recipe has `generator` and the ordered dict `discriminators`, and
 * `sampling_noise(draw) -> dict` and `sample(condition, noise) -> list of images [B,H,W,3] in [-1,1]`, small to large:
   test time; the noise has a row for each picture and goes to zero with the truncation;
 * `image_features(images) -> [B,F]`: what the discriminator of the largest scale makes of pictures [B,S,S,3] in [-1,1]
-  before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it.
+  before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it;
+* maybe `attend(condition, noise) -> {"images": as sample, "attention": list of [B,h,w,T]}`: how much each place looked
+  at each word, of each stage.
 
 A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
-`encode_images`, `similarity`, ...). A captioner has `annotations(batch)`, `seen_share`, `caption(batch, ...)`,
-`negative_log_likelihood(batch)`, and beside it `to_text(ids, vocabulary)`.
+`encode_pictures`, `similarity`, ...); maybe `attend(batch) -> [B,T,h,w]`: where each word of a caption looks. A
+captioner has `annotations(batch)`, `seen_share`, `caption(batch, ...)`, `negative_log_likelihood(batch)`, and beside it
+`to_text(ids, vocabulary)`.
 
 Means are over the replica's own rows: the trainer divides by the number of replicas, once, and gradients are summed.
 """
@@ -93,6 +97,21 @@ class BatchRequest:
     captions_with_replacement: bool = True
     image_views: int = 0
     """> 0: one of this many fixed views (centre and corners, plain and mirrored) instead of a random crop."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The score on unseen pictures by which the best weights of a run are chosen."""
+
+    metric: str
+    """One of the recipe's `score_metrics`."""
+    value: str
+    """Its name in the line of scores.jsonl."""
+    largest: bool = True
+    """False: the smallest is the best."""
+
+    def better(self, value: float, than: float) -> bool:
+        return value > than if self.largest else value < than
 
 
 @dataclass(frozen=True)

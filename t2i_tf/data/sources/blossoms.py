@@ -9,7 +9,7 @@ a function of (seed, split, i), its picture also of the image size; a picture is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product, zip_longest
@@ -178,6 +178,11 @@ def _read(caption: str) -> tuple[dict[str, str], str]:
 
 def _illegible(text: str, start: int, end: int) -> str:
     return text[:start] + re.sub(r"\S", "_", text[start:end]) + text[end:]
+
+
+def is_true_of(named: Mapping[str, str], attributes: Mapping[str, str]) -> bool:
+    """Has a flower of these attributes all that a caption names, as `parse_caption` reads it?"""
+    return all(attributes[attribute] == value for attribute, value in named.items())
 
 
 def _one_of(words: Iterable[str]) -> str:
