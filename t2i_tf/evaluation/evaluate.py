@@ -11,7 +11,7 @@ import numpy as np
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, fidelity, metrics, petals
+from t2i_tf.evaluation import alignment, captioning, fidelity, metrics, petals
 from t2i_tf.inference import Run, load
 
 VERSION = 1
@@ -80,6 +80,8 @@ METRICS = {
     "caption_fidelity": caption_fidelity,
     "diversity": diversity,
     "attention_on_petals": petals.attention_on_petals,
+    "captions": captioning.captions,
+    "round_trip": captioning.round_trip,
 }
 
 
@@ -94,6 +96,7 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "r_precision": captions_go_in and split.caption_offsets[-1] > metrics.CANDIDATES,
         "diversity": captions_go_in or not run.takes_text,
         "attention_on_petals": has_captions and split.dataset.manifest["name"] == "blossoms",
+        "captions": has_captions,
     }
     return [name for name in run.recipe.score_metrics if fits[name]]
 

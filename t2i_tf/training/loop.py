@@ -373,7 +373,8 @@ class _Observer:
             return scores
         for metric in evaluate.fitting(live, self.test):
             count = evaluate.ENOUGH_IMAGES.get(metric, SCORED_IMAGES)
-            score = scores[metric] = evaluate.evaluate(live, metric, self.test, EvaluateConfig(num_images=count))
+            options = EvaluateConfig(num_images=count, tokenization="words", meteor=False)  # nothing that starts Java
+            score = scores[metric] = evaluate.evaluate(live, metric, self.test, options)
             evaluate.append_score(self.run_dir, score)
             with self.writer.as_default(step=step):
                 for name, value in score.items():
