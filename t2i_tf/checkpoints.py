@@ -6,15 +6,20 @@ one is written leaves the one before.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from t2i_tf.errors import UserError
+
+BEST = "best"
+"""Folder inside a run with the weights of its best score, for papers that choose by one."""
 
 _UNREADABLE = (IndexError, tf.errors.OpError)
 """What TensorFlow raises for a truncated or damaged file; a ValueError is a shape that does not fit."""
@@ -64,7 +69,7 @@ class Keeper:
 
 
 def _read_newest(paths: Sequence[str], read: Callable[[str], object]) -> int:
-    """Calls `read` with the newest of some checkpoints, with the one before when it is damaged, and so on.
+    """Calls `read` with the last of some checkpoints, with the one before when it is damaged, and so on.
 
     Returns the step of the one that was read. Raises UserError when none can be.
     """
@@ -93,16 +98,20 @@ def save_weights(folder: Path, step: int, networks: dict, average=None) -> None:
     manager.save(checkpoint_number=step)
 
 
-def load_weights(run_dir: str | Path, networks: dict, average=None) -> int:
-    """Loads networks and moving averages from the newest readable checkpoint of a run, leaving optimizers out.
+def load_weights(run_dir: str | Path, networks: dict, average=None, newest: bool = False) -> int:
+    """Loads networks and moving averages from a readable checkpoint of a run, leaving optimizers out.
+
+    It is that of the best score where the run keeps one, else, or with `newest`, the newest.
 
     Returns its step. Raises UserError when there is none, when none can be read, and, naming what does not fit, for a
     checkpoint of another paper or another width.
     """
-    state = tf.train.get_checkpoint_state(str(Path(run_dir) / "checkpoints"))
-    if state is None:
+    folders = [Path(run_dir), *([] if newest else [Path(run_dir) / BEST])]
+    states = [tf.train.get_checkpoint_state(str(folder / "checkpoints")) for folder in folders]
+    paths = [path for state in states if state is not None for path in state.all_model_checkpoint_paths]
+    if not paths:
         raise UserError(f"{run_dir} has no checkpoint yet: train it first (t2i-train --run_dir={run_dir})")
-    return _read_newest(state.all_model_checkpoint_paths, lambda path: _load_weights(path, networks, average))
+    return _read_newest(paths, lambda path: _load_weights(path, networks, average))
 
 
 def _load_weights(path: str, networks: dict, average) -> None:
@@ -131,6 +140,14 @@ def _load_weights(path: str, networks: dict, average) -> None:
             f"checkpoint {path} lacks weights of this model ({str(error).splitlines()[0]}): use the settings "
             "it was trained with"
         ) from error
+
+
+def fingerprint(weights: list[np.ndarray], *settings) -> str:
+    """Hash of a network's weights and of the settings that change what it says."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for weight in weights:
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _network_sizes(path: str) -> dict[str, int]:

@@ -219,6 +219,10 @@ def _train(options: config.TrainConfig, given: dict) -> int:
     if outcome.interrupted:
         print(f"interrupted at step {outcome.step}; saved in {run_dir}. The same command goes on from there.")
         return 130
+    if outcome.best:
+        print(outcome.best)
+    if outcome.stopped:
+        print(f"stopped early: --patience={options.patience} scores in a row were no better")
     print(f"step {outcome.step} of {outcome.steps} done; run folder {run_dir}\nnext: {loop.next_command(outcome)}")
     return 0
 

@@ -140,8 +140,18 @@ class TrainConfig:
     checkpoint_every: int = option(1000, "steps between checkpoints", minimum=1, identity=False)
     keep_checkpoints: int = option(3, "how many checkpoints to keep", minimum=1, identity=False)
     log_every: int = option(50, "steps between TensorBoard scalars", minimum=1, identity=False)
-    sample_every: int = option(
-        500, "steps between sample grids and scores on the test split", minimum=1, identity=False
+    sample_every: int | None = option(
+        None,
+        "steps between sample grids and scores on unseen pictures (default: 500; an epoch for a paper that keeps its "
+        "best weights by such a score)",
+        minimum=1,
+        identity=False,
+    )
+    patience: int | None = option(
+        None,
+        "stop when so many scores in a row were no better than the best one (papers that keep their best weights)",
+        minimum=1,
+        identity=False,
     )
     deterministic: bool = option(False, "bit-identical runs (slower on GPUs)", identity=False)
     dry_run: bool = option(
@@ -180,6 +190,11 @@ class SampleConfig:
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
     )
+    checkpoint: str = option(
+        "best",
+        "best: that of the best score, where the run chooses by one; newest: the last one",
+        choices=("best", "newest"),
+    )
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
     single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
 
@@ -193,12 +208,20 @@ class EvaluateConfig:
     split: str = option("test", "split whose captions and pictures are used")
     metrics: tuple[str, ...] = option(
         ("default",),
-        "comma-separated: retrieval (text encoders), caption_fidelity (blossoms), diversity (generators); default: "
-        "what fits the run",
+        "comma-separated: retrieval, recall (text encoders), r_precision, diversity (generators), caption_fidelity "
+        "(generators, blossoms); default: what fits the run",
+    )
+    damsm_run: str | None = option(
+        None, "run folder of the DAMSM that judges r_precision (default: the one that the generator was trained with)"
     )
     num_images: int = option(1000, "how many pictures to generate or read", minimum=1)
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    checkpoint: str = option(
+        "best",
+        "best: that of the best score, where the run chooses by one; newest: the last one",
+        choices=("best", "newest"),
     )
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
 

@@ -79,6 +79,7 @@ class Run:
         self._condition = tf.function(self._condition_batch, input_signature=captions)
         self._sample = tf.function(self._sample_batch)
         self._features = tf.function(self._features_batch)
+        self._encode_pictures = tf.function(self._encode_pictures_batch)
 
     def _read(self, captions) -> dict:
         """String [B] -> what the recipe reads of them, by name as in a training batch."""
@@ -104,6 +105,16 @@ class Run:
             self._encode(tf.constant(captions[i : i + batch_size])).numpy() for i in range(0, len(captions), batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros([0, self.recipe.hyperparameters.embedding_dim], np.float32)
+
+    def _encode_pictures_batch(self, pictures):
+        return self.recipe.encode_pictures(pictures)
+
+    def encode_pictures(self, pictures: np.ndarray) -> np.ndarray:
+        """Pictures uint8 [B,S,S,3] -> their vectors float32 [B, embedding_dim], to compare with those of captions.
+
+        One batch of the network: the caller cuts large sets into batches of one size.
+        """
+        return self._encode_pictures(pictures).numpy()
 
     def embed(self, captions: list[str]):
         """Captions -> what conditions the generator, arrays of N rows as `recipe.condition` nests them.
@@ -259,11 +270,12 @@ def build(config: RunConfig):
     return module.Recipe(hyperparameters, papers.Context(**config.context))
 
 
-def load(run_dir: str | Path, weights: str = "best") -> Run:
-    """Loads the newest readable checkpoint of a run.
+def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best") -> Run:
+    """Loads a readable checkpoint of a run.
 
     Args:
         weights: "ema", "raw", or "best": EMA where the run keeps it.
+        checkpoint: "newest", or "best": that of the best score where the run chooses by one.
 
     Raises UserError: no run folder, no readable checkpoint, EMA asked for and not kept.
     """
@@ -272,7 +284,7 @@ def load(run_dir: str | Path, weights: str = "best") -> Run:
     average = MovingAverage.of(recipe)
     if weights == "ema" and average is None:
         raise UserError(f"--weights=ema: {run_dir} was trained without a moving average: use --weights=raw")
-    step = checkpoints.load_weights(run_dir, recipe.networks, average)
+    step = checkpoints.load_weights(run_dir, recipe.networks, average, newest=checkpoint == "newest")
     if average is not None and weights != "raw":
         average.swap()
     encoder = Path(run_dir) / TEXT_ENCODER

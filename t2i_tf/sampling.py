@@ -97,7 +97,7 @@ def sample(options: SampleConfig) -> Iterator[str]:
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     if not 0.0 <= options.truncation <= 1.0:
         raise UserError(f"--truncation={options.truncation}: give a number from 0 to 1")
-    run = load(options.run_dir, options.weights)
+    run = load(options.run_dir, options.weights, options.checkpoint)
     if run.recipe.kind != "gan":
         raise UserError(
             f"--run_dir={options.run_dir} is a run of {run.paper}, which draws no pictures: give the run of a generator"

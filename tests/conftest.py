@@ -21,6 +21,27 @@ TINY_GAN = {
     "batch_size": 8,
     "ema_decay": 0.5,
 }
+TINY_DAMSM = {
+    "image_encoder": "conv",
+    "image_encoder_width": 2,
+    "image_size": 32,
+    "embedding_dim": 8,
+    "word_dim": 6,
+    "batch_size": 6,
+}
+TINY_ATTNGAN = {
+    "image_encoder": "conv",
+    "image_encoder_width": 2,
+    "embedding_dim": 8,
+    "word_dim": 6,
+    "base_size": 16,
+    "num_scales": 2,
+    "generator_width": 4,
+    "discriminator_width": 2,
+    "condition_dim": 4,
+    "noise_dim": 5,
+    "batch_size": 6,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,3 +121,22 @@ def gan(gan_run):
     run = inference.load(gan_run.path)
     _sharpen(run.recipe.generator, 6.0)
     return run
+
+
+@pytest.fixture(scope="session")
+def damsm_run(blossoms, tmp_path_factory):
+    """DAMSM of the smallest sizes after two steps, on pictures of 32 pixels."""
+    from t2i_tf.config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("runs") / "damsm"
+    return _trained(TrainConfig(paper="damsm", data_dir=str(blossoms), run_dir=str(folder), steps=2), TINY_DAMSM)
+
+
+@pytest.fixture(scope="session")
+def attngan_run(blossoms, damsm_run, tmp_path_factory):
+    """AttnGAN of two scales, 16 and 32 pixels, after two steps."""
+    from t2i_tf.config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("runs") / "attngan"
+    training = TrainConfig(paper="attngan", data_dir=str(blossoms), run_dir=str(folder), steps=2)
+    return _trained(training, {**TINY_ATTNGAN, "damsm_run": str(damsm_run.path)})

@@ -11,49 +11,28 @@ import numpy as np
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import fidelity, metrics
+from t2i_tf.evaluation import alignment, fidelity, metrics
 from t2i_tf.inference import Run, load
 
 VERSION = 1
-ENOUGH_IMAGES = {"diversity": 32}
-"""Pictures behind a score that is taken while training, where fewer do than for the others."""
+ENOUGH_IMAGES = {"diversity": 32, "recall": 1000}
+"""Pictures behind a score that is taken while training, where fewer do than for the others or more are needed."""
 DIVERSITY_SEEDS, DIVERSITY_IMAGES = 4, 1000
 """Pictures of each caption, and the most pictures that are compared: pairs grow with their square."""
 
 
-def retrieval(run: Run, split: records.Split, num_images: int, seed: int) -> dict:
-    """Zero-shot classification accuracy and precision at 50 of a text encoder, over the whole split."""
-    if not hasattr(run.recipe, "encode_images"):
-        raise UserError(f"--metrics=retrieval needs a run of a text encoder, this is one of {run.paper}")
-    if not _has_classes(split):
-        raise UserError(
-            f"--metrics=retrieval: {split.dataset.path} has no captions or fewer than two classes in "
-            f"split {split.name}: give another --data_dir or --split"
-        )
-    hyperparameters = run.recipe.hyperparameters
-    vectors = []
-    for pictures in pipeline.views(split, hyperparameters.image_size, 64, box_crop=run.config.training.box_crop):
-        vectors.append(run.recipe.encode_pictures(pictures).numpy())
-    captions = [caption for of_image in split.captions() for caption in of_image]
-    caption_classes = np.repeat(split.class_ids, split.caption_counts)
-    scores = metrics.zero_shot_retrieval(
-        np.concatenate(vectors), split.class_ids, run.encode(captions), caption_classes
-    )
-    return {**scores, "images": split.num_images, "captions": len(captions), "classes": len(np.unique(split.class_ids))}
-
-
-def caption_fidelity(run: Run, split: records.Split, num_images: int, seed: int) -> dict:
+def caption_fidelity(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     """Share of generated flowers whose colours are those of their captions; `blossoms` only, no learned model."""
     if split.dataset.manifest["name"] != "blossoms":
         raise UserError("--metrics=caption_fidelity reads drawn flowers: it needs a data set of --source=blossoms")
     captions = [caption for of_image in split.captions() for caption in of_image]
-    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(captions))[:num_images]
+    chosen = np.random.Generator(np.random.Philox(options.seed)).permutation(len(captions))[: options.num_images]
     captions = [captions[i] for i in chosen]
-    images = run.generate(captions, list(range(seed, seed + len(captions))))[-1]
+    images = run.generate(captions, list(range(options.seed, options.seed + len(captions))))[-1]
     return fidelity.caption_fidelity(images, captions)
 
 
-def diversity(run: Run, split: records.Split, num_images: int, seed: int) -> dict:
+def diversity(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     """Do generated pictures differ, with the noise and with the words, as real ones of the split do?
 
     See `metrics.diversity` for same_caption and across_captions; real is the mean distance of real pictures, as many
@@ -64,7 +43,7 @@ def diversity(run: Run, split: records.Split, num_images: int, seed: int) -> dic
         raise UserError(f"--metrics=diversity needs a run of a generator, this is one of {run.paper}")
     if run.takes_text and not split.caption_offsets[-1]:
         raise UserError(f"--metrics=diversity: {split.dataset.path} has no captions: give another --data_dir")
-    count = min(num_images, DIVERSITY_IMAGES)
+    count, seed = min(options.num_images, DIVERSITY_IMAGES), options.seed
     order = np.random.Generator(np.random.Philox(seed)).permutation(split.num_images)
     if run.takes_text:
         seeds = list(range(seed, seed + min(count, DIVERSITY_SEEDS)))
@@ -94,32 +73,40 @@ def _different_captions(split: records.Split, order: np.ndarray, count: int) -> 
     return list(found)[:count]
 
 
-def _has_classes(split: records.Split) -> bool:
-    return bool(split.caption_offsets[-1]) and len(np.unique(split.class_ids)) > 1
-
-
-METRICS = {"retrieval": retrieval, "caption_fidelity": caption_fidelity, "diversity": diversity}
+METRICS = {
+    "retrieval": alignment.retrieval,
+    "recall": alignment.recall,
+    "r_precision": alignment.r_precision,
+    "caption_fidelity": caption_fidelity,
+    "diversity": diversity,
+}
 
 
 def fitting(run: Run, split: records.Split) -> list[str]:
     """The metrics of a paper that this data set allows."""
-    captions_go_in = run.text_encoder is not None and bool(split.caption_offsets[-1])
+    has_captions = bool(split.caption_offsets[-1])
+    captions_go_in = has_captions and (run.text_encoder is not None or run.vocabulary is not None)
     fits = {
-        "caption_fidelity": split.dataset.manifest["name"] == "blossoms",
-        "retrieval": _has_classes(split),
+        "caption_fidelity": captions_go_in and split.dataset.manifest["name"] == "blossoms",
+        "retrieval": alignment.has_classes(split),
+        "recall": has_captions,
+        "r_precision": captions_go_in and split.caption_offsets[-1] > metrics.CANDIDATES,
         "diversity": captions_go_in or not run.takes_text,
     }
     return [name for name in run.recipe.score_metrics if fits[name]]
 
 
-def evaluate(run: Run, metric: str, split: records.Split, num_images: int = 1000, seed: int = 0) -> dict:
+def evaluate(run: Run, metric: str, split: records.Split, options: EvaluateConfig) -> dict:
     """One score with all that is needed to repeat it.
+
+    Args:
+        options: num_images, seed, and what else the metric reads.
 
     Raises UserError for an unknown metric, or one that does not fit the run or the data.
     """
     if metric not in METRICS:
         raise UserError(f"--metrics={metric}: must be one of {', '.join(METRICS)}")
-    value = METRICS[metric](run, split, num_images, seed)
+    value = METRICS[metric](run, split, options)
     averaged = run.average is not None and run.average.swapped
     return {
         "metric": metric,
@@ -128,20 +115,20 @@ def evaluate(run: Run, metric: str, split: records.Split, num_images: int = 1000
         "weights": "ema" if averaged else "raw",
         "data": split.dataset.manifest["name"],
         "split": split.name,
-        "seed": seed,
+        "seed": options.seed,
         **value,
     }
 
 
 def evaluate_run(options: EvaluateConfig) -> Iterator[str]:
     """`t2i-evaluate`: scores a run folder, adds to its scores.jsonl, yields the lines to print. Raises UserError."""
-    run = load(options.run_dir, options.weights)
+    run = load(options.run_dir, options.weights, options.checkpoint)
     split = records.Dataset.open(options.data_dir or run.config.training.data_dir).split(options.split)
     names = fitting(run, split) if options.metrics == ("default",) else list(options.metrics)
     if not names:
         raise UserError(f"no metric fits a run of {run.paper} on {split.dataset.path}: name one with --metrics")
     for name in names:
-        score = evaluate(run, name, split, options.num_images, options.seed)
+        score = evaluate(run, name, split, options)
         path = append_score(Path(options.run_dir), score)
         yield json.dumps(score)
     yield f"added to {path}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 PRECISION_DEPTHS = (1, 5, 10, 50)
+RECALL_DEPTHS = (1, 5, 10)
+CANDIDATES = 100
+"""Captions from which R-precision tells a picture's own."""
 DISTANCE_SIZE = 32
 """Pictures are compared at this size: what matters is what they show, not the grain of each pixel."""
 
@@ -21,20 +24,30 @@ def class_vectors(caption_vectors: np.ndarray, caption_classes: np.ndarray) -> t
     return vectors, classes
 
 
+def inner_products(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+    """[I, D] and [J, D] -> float64 [I, J]."""
+    return images.astype(np.float64) @ captions.astype(np.float64).T
+
+
 def zero_shot_retrieval(
-    image_vectors: np.ndarray, image_classes: np.ndarray, caption_vectors: np.ndarray, caption_classes: np.ndarray
+    image_vectors: np.ndarray,
+    image_classes: np.ndarray,
+    caption_vectors: np.ndarray,
+    caption_classes: np.ndarray,
+    similarity: Callable[[np.ndarray, np.ndarray], np.ndarray] = inner_products,
 ) -> dict[str, float]:
     """The two scores of char-CNN-RNN on classes never trained on.
 
     Args:
         image_vectors: [N, D]; image_classes: int [N]; caption_vectors: [M, D]; caption_classes: int [M].
+        similarity: of vectors of pictures [N, D] and of classes [C, D] -> [N, C].
 
-    Returns accuracy: share of pictures whose class has the largest dot product, over pictures; and precision_at_k, for
+    Returns accuracy: share of pictures whose class is the most similar, over pictures; and precision_at_k, for
     each k of 1, 5, 10, 50 that no class is smaller than: share of the right class among the k best pictures of a class,
     mean over classes. And what chance gives.
     """
     vectors, classes = class_vectors(caption_vectors, caption_classes)
-    similarities = image_vectors.astype(np.float64) @ vectors.T
+    similarities = similarity(image_vectors, vectors)
     ranking = np.argsort(-similarities, axis=0, kind="stable")
     shares = np.array([np.mean(image_classes == c) for c in classes])
     smallest = int(round(shares.min() * len(image_classes)))
@@ -47,6 +60,20 @@ def zero_shot_retrieval(
         if k <= smallest or k == 1:
             scores[f"precision_at_{k}"] = float(np.mean(image_classes[ranking[:k]] == classes[None, :]))
     return scores
+
+
+def recall_both_ways(similarities: np.ndarray) -> dict[str, float]:
+    """R@1, R@5 and R@10 of pairs: is its partner among the k nearest? [N, N], row i a picture, column i its caption.
+
+    Returns image_to_text_k, of each picture among the captions, text_to_image_k, the other way, and mean_recall, the
+    mean of the six. What is as near as the partner counts as nearer: who finds all alike finds nothing.
+    """
+    own = np.diag(similarities)
+    scores = {}
+    for way, axis, partner in (("image_to_text", 1, own[:, None]), ("text_to_image", 0, own[None])):
+        ranks = np.sum(similarities >= partner, axis=axis)
+        scores |= {f"{way}_{k}": float(np.mean(ranks <= k)) for k in RECALL_DEPTHS}
+    return {**scores, "mean_recall": float(np.mean([*scores.values()]))}
 
 
 def area_average(images: np.ndarray, size: int, dtype=np.float32) -> np.ndarray:
@@ -122,7 +149,7 @@ def r_precision(
     caption_vectors: np.ndarray,
     caption_groups: np.ndarray,
     *,
-    candidates: int = 100,
+    candidates: int = CANDIDATES,
     folds: int = 10,
     seed: int = 0,
 ) -> dict[str, float]:

@@ -13,6 +13,7 @@ Every recipe has
 * `networks`: dict of name -> built Keras model, everything that a checkpoint keeps;
 * `steps_per_epoch(num_images) -> int`, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
 * `score_metrics`: names of the evaluation metrics that are computed while it trains;
+* maybe `selection`: the `Selection` whose best weights are kept, and which stops training that no longer gets better;
 * maybe `pretrained`: network name -> (run folder, network name there), weights that a fresh run starts from;
 * maybe `start()`: sets the weights that a fresh run starts from and that no run folder holds (ImageNet); UserError when
   they cannot be had;
@@ -31,7 +32,7 @@ A GAN recipe has `generator` and the ordered dict `discriminators`, and
   before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it.
 
 A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
-`encode_images`, `similarity`, ...).
+`encode_pictures`, `similarity`, ...).
 
 Means are over the replica's own rows: the trainer divides by the number of replicas, once, and gradients are summed.
 """
@@ -92,6 +93,21 @@ class BatchRequest:
     captions_with_replacement: bool = True
     image_views: int = 0
     """> 0: one of this many fixed views (centre and corners, plain and mirrored) instead of a random crop."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The score on unseen pictures by which the best weights of a run are chosen."""
+
+    metric: str
+    """One of the recipe's `score_metrics`."""
+    value: str
+    """Its name in the line of scores.jsonl."""
+    largest: bool = True
+    """False: the smallest is the best."""
+
+    def better(self, value: float, than: float) -> bool:
+        return value > than if self.largest else value < than
 
 
 @dataclass(frozen=True)

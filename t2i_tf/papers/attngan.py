@@ -197,7 +197,7 @@ class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 
     kind = "gan"
-    score_metrics = ("caption_fidelity", "diversity")
+    score_metrics = ("caption_fidelity", "r_precision", "diversity")
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters
@@ -370,6 +370,19 @@ class Recipe:
     def sample(self, condition, noise) -> list:
         """Test time: running statistics."""
         return self.generator(**condition, **noise)["images"]
+
+    def encode_captions(self, batch) -> tf.Tensor:
+        """By the DAMSM: batch["words"] int32 [B,T], batch["word_lengths"] int32 [B] -> [B, embedding_dim]."""
+        return self.text_encoder(batch["words"], batch["word_lengths"])[1]
+
+    def encode_pictures(self, pictures) -> tf.Tensor:
+        """By the DAMSM: uint8 [B,S,S,3] of the largest scale -> [B, embedding_dim]."""
+        return self.image_encoder(tf.cast(pictures, tf.float32) / 127.5 - 1.0)[1]
+
+    @property
+    def trained_against(self) -> list | None:
+        """Weights of the picture encoder whose loss it was trained with: as a judge it flatters. None: of none."""
+        return self.image_encoder.get_weights() if self.hyperparameters.damsm_weight else None
 
     def image_features(self, images) -> tf.Tensor:
         """Of the largest scale: [B,S,S,3] in [-1, 1] -> [B, F]."""

@@ -22,7 +22,7 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import attention, encoders, matching, replicas
 from t2i_tf.networks.adam import Adam
-from t2i_tf.papers import BatchRequest, Context
+from t2i_tf.papers import BatchRequest, Context, Selection
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 
     kind = "supervised"
-    score_metrics = ("retrieval",)
+    score_metrics = ("retrieval", "recall")
+    selection = Selection("recall", "mean_recall")
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters
@@ -181,13 +182,13 @@ class Recipe:
         """batch["words"] int32 [B,T], batch["word_lengths"] int32 [B] -> sentence vectors [B, embedding_dim]."""
         return self.text_encoder(batch["words"], batch["word_lengths"])[1]
 
-    def encode_images(self, batch) -> tf.Tensor:
-        """batch["images"] in [-1, 1] -> picture vectors [B, embedding_dim]."""
-        return self.image_encoder(batch["images"][0])[1]
-
     def encode_pictures(self, pictures) -> tf.Tensor:
-        """uint8 [B,S,S,3] -> picture vectors [B, embedding_dim]."""
-        return self.image_encoder(tf.cast(pictures, tf.float32) / 127.5 - 1.0)[1]
+        """uint8 [B,S,S,3] of any size -> picture vectors [B, embedding_dim]. The small network sees them at the size
+        that it was trained at, anti-aliased; Inception-v3 resizes on its own."""
+        pictures, size = tf.cast(pictures, tf.float32) / 127.5 - 1.0, self.hyperparameters.image_size
+        if self.image_encoder.layout == "conv" and pictures.shape[1:3] != (size, size):
+            pictures = tf.image.resize(pictures, [size, size], antialias=True)
+        return self.image_encoder(pictures)[1]
 
     @staticmethod
     def similarity(images, captions) -> tf.Tensor:

@@ -5,7 +5,6 @@ A cache is found under a hash of the network's weights, so a stale one cannot be
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -13,17 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from t2i_tf.checkpoints import fingerprint
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
-
-
-def fingerprint(weights: list[np.ndarray], *settings) -> str:
-    """Hash of a network's weights and of the settings that change what it says."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for weight in weights:
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _contents(split: records.Split) -> str:

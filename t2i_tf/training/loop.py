@@ -13,16 +13,19 @@ import numpy as np
 import tensorflow as tf
 
 from t2i_tf import checkpoints, papers, pictures
-from t2i_tf.config import RunConfig, TrainConfig
+from t2i_tf.config import EvaluateConfig, RunConfig, TrainConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import evaluate
 from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
 from t2i_tf.training import caches, callbacks, run_folder
+from t2i_tf.training.best import BestWeights
 from t2i_tf.training.trainers import trainer as make_trainer
 
 SAMPLED_CAPTIONS = 8
 SAMPLED_SEEDS = 6
+SAMPLE_EVERY = 500
+"""Steps between sample grids and scores, for papers that do not choose weights by a score."""
 SCORED_IMAGES = 256
 """Pictures behind a score that is taken while training; t2i-evaluate takes more."""
 
@@ -35,6 +38,10 @@ class Outcome:
     step: int
     steps: int
     interrupted: bool = False
+    stopped: bool = False
+    """It ended before `steps`, since its scores got no better."""
+    best: str = ""
+    """The best score and its step, where the run keeps its weights."""
 
 
 def strategy(devices: str | None) -> tf.distribute.Strategy:
@@ -94,11 +101,15 @@ class Session:
             self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch)
         self.vocabulary = words if self.recipe.request.text == "words" else None
         self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
+        self.selection = getattr(self.recipe, "selection", None)
+        self.sample_every = training.sample_every or (self.steps_per_epoch if self.selection else SAMPLE_EVERY)
         self._check_data()
 
     def _check_data(self):
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""
         self.batch_spec()
+        if self.training.patience and self.selection is None:
+            raise UserError(f"--patience: {self.training.paper} does not choose its weights by a score; leave it out")
         for run_dir, _ in getattr(self.recipe, "pretrained", {}).values():
             theirs = read_vocabulary(run_dir)
             if self.vocabulary is not None and theirs is not None and theirs != self.vocabulary:
@@ -201,6 +212,9 @@ def _train(session: Session, run_dir: Path) -> Outcome:
                 trainer.average.restart()
     if start >= session.steps:
         return Outcome(run_dir, start, session.steps)
+    best = BestWeights(run_dir, session.selection, training.patience) if session.selection else None
+    if best and best.exhausted:
+        return Outcome(run_dir, start, session.steps, stopped=True, best=str(best))
     run_folder.write(session.config, run_dir)
     write_vocabulary(run_dir, session.vocabulary)
     if session.text_encoder is not None and not (run_dir / TEXT_ENCODER / "config.json").exists():
@@ -214,7 +228,7 @@ def _train(session: Session, run_dir: Path) -> Outcome:
         stop_on,
         callbacks.Checkpoints(start, training.checkpoint_every, keeper),
         callbacks.Scalars(start, training.log_every, writer, session.hyperparameters.batch_size),
-        callbacks.Periodic(start, training.sample_every, _Observer(session, run_dir, writer)),
+        callbacks.Periodic(start, session.sample_every, _Observer(session, run_dir, writer, best)),
         callbacks.StatusLine(
             start, session.steps, session.steps_per_epoch, session.hyperparameters.batch_size, run_dir / "log"
         ),
@@ -231,7 +245,8 @@ def _train(session: Session, run_dir: Path) -> Outcome:
     finally:
         signal.signal(signal.SIGTERM, previous)
         writer.close()
-    return Outcome(run_dir, int(trainer.step.numpy()), session.steps, interrupted)
+    stopped, kept = best is not None and best.exhausted, str(best) if best and best.step else ""
+    return Outcome(run_dir, int(trainer.step.numpy()), session.steps, interrupted, stopped, kept)
 
 
 def _load_pretrained(session: Session) -> None:
@@ -250,12 +265,16 @@ def _as_interrupt(signum, frame):
 
 
 class _Observer:
-    """Draws sample grids of unseen captions and takes the recipe's scores while it trains."""
+    """Draws sample grids of unseen captions and takes the recipe's scores while it trains.
 
-    def __init__(self, session: Session, run_dir: Path, writer):
+    Unseen are the pictures of the split "val", or "test" where there is none.
+    """
+
+    def __init__(self, session: Session, run_dir: Path, writer, best: BestWeights | None):
         self.live = session.live_run()  # one for all steps: its functions are traced once
-        self.session, self.run_dir, self.writer = session, run_dir, writer
-        self.test = session.dataset.split("test") if "test" in session.dataset.manifest["splits"] else None
+        self.session, self.run_dir, self.writer, self.best = session, run_dir, writer, best
+        splits = session.dataset.manifest["splits"]
+        self.test = next((session.dataset.split(name) for name in ("val", "test") if name in splits), None)
         self.captions = self._captions()
 
     def _captions(self):
@@ -273,10 +292,13 @@ class _Observer:
             live.average.swap()
         try:
             self._draw(live, step)
-            self._score(live, step)
+            scores = self._score(live, step)
         finally:
             if live.average is not None:
                 live.average.swap()
+        if self.best is not None and self.best.selection.metric in scores:
+            self.best.consider(step, scores[self.best.selection.metric], live.recipe.networks, live.average)
+            self.session.trainer.stop_training = self.best.exhausted
 
     def _draw(self, live, step):
         if not self.captions:
@@ -291,17 +313,20 @@ class _Observer:
             tf.summary.image("samples", np.asarray(grid)[None])
             tf.summary.text("captions", tf.constant(self.captions))
 
-    def _score(self, live, step):
+    def _score(self, live, step) -> dict[str, dict]:
+        """Metric -> its line of scores.jsonl."""
+        scores = {}
         if self.test is None:
-            return
+            return scores
         for metric in evaluate.fitting(live, self.test):
             count = evaluate.ENOUGH_IMAGES.get(metric, SCORED_IMAGES)
-            score = evaluate.evaluate(live, metric, self.test, count, seed=0)
+            score = scores[metric] = evaluate.evaluate(live, metric, self.test, EvaluateConfig(num_images=count))
             evaluate.append_score(self.run_dir, score)
             with self.writer.as_default(step=step):
                 for name, value in score.items():
                     if isinstance(value, float):
                         tf.summary.scalar(f"{metric}/{name}", value)
+        return scores
 
 
 def next_command(outcome: Outcome) -> str:

@@ -36,23 +36,23 @@ def test_training_leaves_scores_that_say_how_they_were_measured(gan_run, text_en
 
 
 def test_retrieval_is_over_the_whole_split(encoder, split):
-    score = evaluate.evaluate(encoder, "retrieval", split)
+    score = evaluate.evaluate(encoder, "retrieval", split, EvaluateConfig())
     assert (score["images"], score["captions"], score["classes"]) == (6, 60, 6)
     assert 0 <= score["accuracy"] <= 1 and score["accuracy_of_chance"] == pytest.approx(1 / 6)
-    assert score == evaluate.evaluate(encoder, "retrieval", split)
+    assert score == evaluate.evaluate(encoder, "retrieval", split, EvaluateConfig())
 
 
 def test_caption_fidelity_repeats_and_counts(gan, split):
-    score = evaluate.evaluate(gan, "caption_fidelity", split, num_images=20, seed=3)
+    score = evaluate.evaluate(gan, "caption_fidelity", split, EvaluateConfig(num_images=20, seed=3))
     assert score["images"] == 20
-    assert score == evaluate.evaluate(gan, "caption_fidelity", split, num_images=20, seed=3)
+    assert score == evaluate.evaluate(gan, "caption_fidelity", split, EvaluateConfig(num_images=20, seed=3))
 
 
 def test_diversity_of_captions_and_seeds(gan, split):
-    score = evaluate.evaluate(gan, "diversity", split, num_images=17, seed=3)
+    score = evaluate.evaluate(gan, "diversity", split, EvaluateConfig(num_images=17, seed=3))
     assert (score["captions"], score["seeds"], score["real_images"]) == (4, 4, 6)
     assert score["distance"] == "rms of 32x32 area averages"
-    assert score == evaluate.evaluate(gan, "diversity", split, num_images=17, seed=3)
+    assert score == evaluate.evaluate(gan, "diversity", split, EvaluateConfig(num_images=17, seed=3))
     order = np.random.Generator(np.random.Philox(3)).permutation(6)
     captions = [split.captions()[picture][0] for picture in order[:4]]
     images = gan.generate([c for c in captions for _ in range(4)], [3, 4, 5, 6] * 4)[-1].reshape(4, 4, 64, 64, 3)
@@ -66,7 +66,7 @@ def test_diversity_of_captions_and_seeds(gan, split):
     "num_images, captions, seeds, real", [(1, 1, 1, 1), (2, 1, 2, 2), (4, 1, 4, 4), (8, 2, 4, 6), (5000, 6, 4, 6)]
 )
 def test_diversity_of_few_pictures(gan, split, num_images, captions, seeds, real):
-    score = evaluate.evaluate(gan, "diversity", split, num_images)
+    score = evaluate.evaluate(gan, "diversity", split, EvaluateConfig(num_images=num_images))
     assert (score["captions"], score["seeds"], score["real_images"]) == (captions, seeds, real)
     assert (score["same_caption"] is None) == (seeds == 1)
     assert (score["across_captions"] is None) == (captions == 1)
@@ -83,10 +83,10 @@ def test_noise_that_says_nothing_and_words_that_say_nothing_are_told_apart(gan, 
         return generate(["a red flower"] * len(captions), seeds)
 
     monkeypatch.setattr(gan, "generate", collapsed)
-    score = evaluate.evaluate(gan, "diversity", split, 24)
+    score = evaluate.evaluate(gan, "diversity", split, EvaluateConfig(num_images=24))
     assert score["same_caption"] == 0 < score["across_captions"]
     monkeypatch.setattr(gan, "generate", deaf)
-    score = evaluate.evaluate(gan, "diversity", split, 24)
+    score = evaluate.evaluate(gan, "diversity", split, EvaluateConfig(num_images=24))
     assert score["across_captions"] == 0 < score["same_caption"]
 
 
@@ -102,7 +102,7 @@ def test_diversity_needs_captions_where_the_generator_reads_them(gan, blossoms):
     silent.caption_offsets = np.zeros_like(silent.caption_offsets)
     assert "diversity" not in evaluate.fitting(gan, silent)
     with pytest.raises(UserError, match="--metrics=diversity: .* has no captions: give another --data_dir"):
-        evaluate.evaluate(gan, "diversity", silent)
+        evaluate.evaluate(gan, "diversity", silent, EvaluateConfig())
 
 
 def test_a_run_on_ready_made_embeddings_is_not_asked_for_captions(gan, split):
@@ -122,14 +122,14 @@ def test_training_scores_diversity_on_few_pictures_and_shows_it(gan_run):
 
 
 def test_metrics_that_do_not_fit_are_refused(gan, encoder, split):
-    with pytest.raises(UserError, match="--metrics=beauty: must be one of retrieval, caption_fidelity"):
-        evaluate.evaluate(gan, "beauty", split)
+    with pytest.raises(UserError, match="--metrics=beauty: must be one of retrieval, recall"):
+        evaluate.evaluate(gan, "beauty", split, EvaluateConfig())
     with pytest.raises(UserError, match="--metrics=retrieval needs a run of a text encoder, this is one of gan_int"):
-        evaluate.evaluate(gan, "retrieval", split)
+        evaluate.evaluate(gan, "retrieval", split, EvaluateConfig())
     with pytest.raises(UserError, match="--metrics=diversity needs a run of a generator, this is one of char_cnn_rnn"):
-        evaluate.evaluate(encoder, "diversity", split)
+        evaluate.evaluate(encoder, "diversity", split, EvaluateConfig())
     with pytest.raises(UserError, match="a run of char_cnn_rnn draws no pictures"):
-        evaluate.evaluate(encoder, "caption_fidelity", split)
+        evaluate.evaluate(encoder, "caption_fidelity", split, EvaluateConfig())
 
 
 def test_classes_are_needed_to_retrieve(encoder, blossoms):
@@ -137,7 +137,7 @@ def test_classes_are_needed_to_retrieve(encoder, blossoms):
     single.class_ids = np.zeros_like(single.class_ids)
     assert evaluate.fitting(encoder, single) == []
     with pytest.raises(UserError, match="has no captions or fewer than two classes in split test"):
-        evaluate.evaluate(encoder, "retrieval", single)
+        evaluate.evaluate(encoder, "retrieval", single, EvaluateConfig())
 
 
 def test_the_verb_adds_a_line_to_the_runs_scores(text_encoder_run, tmp_path):

@@ -228,3 +228,28 @@ def test_an_encoder_that_says_always_the_same_scores_chance():
 def test_r_precision_needs_enough_of_both(images, captions, message):
     with pytest.raises(ValueError, match=message):
         metrics.r_precision(np.ones((images, 2)), np.zeros(images, int), np.ones((captions, 2)), np.arange(captions))
+
+
+def test_recall_by_hand():
+    # pictures in rows: the first finds its caption at once, the second after one other, the third after two
+    similarities = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.7, 0.6, 0.3]])
+    scores = metrics.recall_both_ways(similarities)
+    assert scores["image_to_text_1"] == pytest.approx(1 / 3)
+    assert scores["text_to_image_1"] == pytest.approx(2 / 3), "the second caption is nearest to the third picture"
+    assert scores["image_to_text_5"] == scores["text_to_image_10"] == 1.0
+    assert scores["mean_recall"] == pytest.approx((1 / 3 + 2 / 3 + 4) / 6)
+
+
+def test_who_finds_all_alike_finds_nothing():
+    assert metrics.recall_both_ways(np.ones((20, 20)))["mean_recall"] == 0.0
+
+
+def test_classes_are_ranked_by_the_given_measure():
+    captions, classes = np.array([[1.0, 0.0], [9.0, 9.0]]), np.array([0, 1])
+    images, of_images = np.array([[1.0, 0.1]]), np.array([0])
+    assert metrics.zero_shot_retrieval(images, of_images, captions, classes)["accuracy"] == 0.0
+
+    def cosine(a, b):
+        return (a @ b.T) / np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+
+    assert metrics.zero_shot_retrieval(images, of_images, captions, classes, cosine)["accuracy"] == 1.0

@@ -9,7 +9,7 @@ a function of (seed, split, i), its picture also of the image size; a picture is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product, zip_longest
@@ -161,6 +161,11 @@ def parse_caption(caption: str) -> dict[str, str]:
         if len(values) == 1:
             named[attribute] = values.pop()
     return named
+
+
+def is_true_of(named: Mapping[str, str], attributes: Mapping[str, str]) -> bool:
+    """Has a flower of these attributes all that a caption names, as `parse_caption` reads it?"""
+    return all(attributes[attribute] == value for attribute, value in named.items())
 
 
 def _one_of(words: Iterable[str]) -> str:

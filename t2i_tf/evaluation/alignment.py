@@ -1,0 +1,157 @@
+"""Do captions and pictures that belong together find each other? Scores that rest on trained encoders of both."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import tensorflow as tf
+
+from t2i_tf.checkpoints import fingerprint
+from t2i_tf.config import EvaluateConfig
+from t2i_tf.data import pipeline, records
+from t2i_tf.data.prepare import ProgressLine
+from t2i_tf.data.sources import blossoms
+from t2i_tf.errors import UserError
+from t2i_tf.evaluation import metrics
+from t2i_tf.inference import Run, load
+
+FOLDS = 10
+GENERATED_AT_ONCE = 128
+"""Pictures that are generated before they become vectors: memory does not grow with their number."""
+
+
+def retrieval(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
+    """Zero-shot classification accuracy and precision at 50 of a text encoder, over the whole split."""
+    _check_encoder(run, "retrieval")
+    if not has_classes(split):
+        raise UserError(
+            f"--metrics=retrieval: {split.dataset.path} has no captions or fewer than two classes in "
+            f"split {split.name}: give another --data_dir or --split"
+        )
+    captions = [caption for of_image in split.captions() for caption in of_image]
+    caption_classes = np.repeat(split.class_ids, split.caption_counts)
+    scores = metrics.zero_shot_retrieval(
+        _image_vectors(run, split), split.class_ids, run.encode(captions), caption_classes, _measure(run)
+    )
+    return {**scores, "images": split.num_images, "captions": len(captions), "classes": len(np.unique(split.class_ids))}
+
+
+def recall(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
+    """R@1, R@5 and R@10 of an encoder of captions and pictures, both ways, among pairs of the split.
+
+    Each picture has one of its captions. Of `blossoms` the pairs are such that no caption is true of the picture of
+    another: there an encoder that understands everything reaches 1.
+    """
+    _check_encoder(run, "recall")
+    if not split.caption_offsets[-1]:
+        raise UserError(f"--metrics=recall: {split.dataset.path} has no captions: give another --data_dir")
+    rng = np.random.Generator(np.random.Philox(options.seed))
+    if split.dataset.manifest["name"] == "blossoms":
+        pictures, captions = _telling_pairs(split, rng, options.num_images)
+    else:
+        pictures, captions = _random_pairs(split, rng, options.num_images)
+    similarities = _measure(run)(_image_vectors(run, split, pictures), run.encode(captions))
+    return {**metrics.recall_both_ways(similarities), "pairs": len(captions)}
+
+
+def _random_pairs(split, rng, count) -> tuple[np.ndarray, list[str]]:
+    """Different pictures of the split, and one caption of each."""
+    captions = split.captions()
+    order = [number for number in rng.permutation(split.num_images) if captions[number]]
+    pictures = np.array(order[:count])
+    return pictures, [captions[number][rng.integers(len(captions[number]))] for number in pictures]
+
+
+def _telling_pairs(split, rng, count) -> tuple[np.ndarray, list[str]]:
+    """As `_random_pairs`, of drawn flowers, leaving out what would be true of two of the pictures."""
+    truths, captions = split.attributes(), split.captions()
+    pictures, chosen, named = [], [], []
+    for number in rng.permutation(split.num_images):
+        if len(pictures) == count:
+            break
+        if any(blossoms.is_true_of(names, truths[number]) for names in named):
+            continue
+        for caption in captions[number]:
+            names = blossoms.parse_caption(caption)
+            if not any(blossoms.is_true_of(names, truths[other]) for other in pictures):
+                pictures.append(number)
+                chosen.append(caption)
+                named.append(names)
+                break
+    return np.array(pictures), chosen
+
+
+def r_precision(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
+    """R-precision of a generator (AttnGAN, section 4): see `metrics.r_precision`.
+
+    The judge is the DAMSM of --damsm_run, or the one that the generator was trained with. The line says which, by the
+    hash of its weights, and whether the generator was trained against it: such a score flatters.
+    """
+    if run.recipe.kind != "gan" or not run.takes_text:
+        raise UserError(f"--metrics=r_precision needs a run that draws captions, this is one of {run.paper}")
+    judge = load(options.damsm_run) if options.damsm_run else run
+    if not hasattr(judge.recipe, "encode_pictures"):
+        given = f"--damsm_run={options.damsm_run}" if options.damsm_run else f"--run_dir={options.run_dir}"
+        raise UserError(f"--metrics=r_precision: {given} holds no encoder of pictures: give --damsm_run=RUN of a DAMSM")
+    captions = [caption for of_image in split.captions() for caption in of_image]
+    pictures = np.repeat(np.arange(split.num_images), split.caption_counts)
+    if len(captions) <= metrics.CANDIDATES:
+        raise UserError(
+            f"--metrics=r_precision: split {split.name} of {split.dataset.path} has {len(captions)} captions, "
+            f"{metrics.CANDIDATES} others are needed: give another --split or --data_dir"
+        )
+    rng = np.random.Generator(np.random.Philox(options.seed))
+    own = np.concatenate([rng.permutation(len(captions)) for _ in range(-(-options.num_images // len(captions)))])
+    own, vectors, progress = own[: options.num_images], [], ProgressLine()
+    for start in range(0, len(own), GENERATED_AT_ONCE):
+        places = own[start : start + GENERATED_AT_ONCE]
+        seeds = range(options.seed + start, options.seed + start + len(places))
+        drawn = run.generate([captions[place] for place in places], list(seeds))[-1]
+        vectors.append(judge.encode_pictures(drawn))
+        progress(start + len(places), len(own))
+    folds = min(FOLDS, len(own))
+    scores = metrics.r_precision(
+        np.concatenate(vectors), own, judge.encode(captions), pictures, folds=folds, seed=options.seed
+    )
+    encoders = judge.recipe.text_encoder.get_weights() + judge.recipe.image_encoder.get_weights()
+    against = getattr(run.recipe, "trained_against", None)
+    flattered = against is not None and fingerprint(against) == fingerprint(judge.recipe.image_encoder.get_weights())
+    if flattered:
+        logging.warning("r_precision: the judge is the encoder that this run was trained against, which flatters it")
+    return {
+        **scores,
+        "images": len(own),
+        "folds": folds,
+        "captions": len(captions),
+        "encoder": options.damsm_run or "the run's own",
+        "encoder_sha256": fingerprint(encoders),
+        "trained_against_encoder": flattered,
+    }
+
+
+def _check_encoder(run: Run, metric: str) -> None:
+    if not (hasattr(run.recipe, "encode_pictures") and hasattr(run.recipe, "encode_captions")):
+        raise UserError(f"--metrics={metric} needs a run of a text encoder, this is one of {run.paper}")
+
+
+def _image_vectors(run: Run, split: records.Split, chosen: np.ndarray | None = None) -> np.ndarray:
+    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
+    stream = pipeline.views(split, size, 64, box_crop=box_crop, chosen=chosen)
+    return np.concatenate([run.encode_pictures(pictures) for pictures in stream])
+
+
+def _measure(run: Run):
+    """Vectors of pictures [I, D] and of captions [J, D] -> float64 [I, J]: the recipe's own measure, or inner
+    products."""
+    if not hasattr(run.recipe, "similarity"):
+        return metrics.inner_products
+
+    def similarity(images, captions):
+        return run.recipe.similarity(*(tf.constant(rows, tf.float64) for rows in (images, captions))).numpy()
+
+    return similarity
+
+
+def has_classes(split: records.Split) -> bool:
+    return bool(split.caption_offsets[-1]) and len(np.unique(split.class_ids)) > 1
