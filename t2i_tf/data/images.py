@@ -98,7 +98,7 @@ def store(
             picture = Image.open(io.BytesIO(data))
             picture.load()
         except Exception as error:  # a decoder may raise anything on damaged bytes; every one means "bad image"
-            return BadImage(_reason(error))
+            return BadImage(reason(error))
     keep_bytes = data is not None and picture.format == "JPEG" and picture.mode == "RGB"
     changes = []
 
@@ -182,7 +182,8 @@ def _encode(picture: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a picture could not be read, in words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
