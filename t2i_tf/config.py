@@ -251,6 +251,17 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class TableConfig:
+    """Gathers the scores of runs and scored folders into a table, beside the papers' figures."""
+
+    run_dirs: tuple[str, ...] = option(REQUIRED, "comma-separated: folders that hold a scores.jsonl")
+    metrics: tuple[str, ...] | None = option(None, "comma-separated: the metrics to show (default: all)")
+    format: str = option("markdown", "markdown or csv", choices=("markdown", "csv"))
+    published: bool = option(True, "also the papers' figures of the same metrics and data sets")
+    out: str | None = option(None, "file to write (default: print)")
+
+
+@dataclass(frozen=True)
 class ImportConfig:
     """Turns published weights into a run folder that sample and evaluate take."""
 
