@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_tf import checkpoints
-from t2i_tf.config import EvaluateConfig
+from t2i_tf.config import EvaluateConfig, RunConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
@@ -230,7 +230,10 @@ def _watched(options: EvaluateConfig) -> Iterator[str]:
     A checkpoint that is gone before its turn has come, or that cannot be read, is passed over with a warning.
     """
     folder, last, count = Path(options.run_dir), -1, 0
+    RunConfig.read(folder)
     run = split = names = None
+    if not checkpoints.steps(folder):
+        logging.info("%s has no checkpoint yet: waiting", folder)
     try:
         while True:
             new = [step for step in checkpoints.steps(folder) if step > last]

@@ -161,8 +161,8 @@ def _draw_weights(model: keras.Model) -> None:
 def _of_2015(name: str, handle: str, resize: str | None) -> Extractor:
     """The graph of 2015 as TF-GAN publishes it: pool_3 [B,2048], logits [B,1008], softmax over all of them.
 
-    Its users give it pictures in [-1, 1], and so does this; the program of Salimans et al. scaled by (x - 128) / 128 and
-    left the bias out of its logits.
+    Its users give it pictures in [-1, 1], and so does this; the program of Salimans et al. scaled by (x - 128) / 128
+    and left the bias out of its logits.
     """
     import tensorflow_hub as hub
 

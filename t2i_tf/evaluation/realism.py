@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,13 +13,19 @@ from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import real_pictures
 from t2i_tf.evaluation.distributions import InceptionScore, KernelDistance, Moments, frechet_distance
-from t2i_tf.evaluation.features import extractor
+from t2i_tf.evaluation.features import Extractor, extractor
 
 METRICS = ("is", "fid", "kid")
 SPLITS = 10
 FINE_TUNED = ("cub", "oxford102")
 """Data sets that the papers score with a network that knows their classes."""
 _AT_ONCE = 32
+
+
+@lru_cache(maxsize=1)
+def _kept_extractor(name: str, resize: str | None) -> Extractor:
+    """While a run is watched, one serves all checkpoints."""
+    return extractor(name, resize)
 
 
 class Realism:
@@ -33,7 +40,7 @@ class Realism:
 
     def __init__(self, names: list[str], source, split: records.Split, box_crop: bool, options: EvaluateConfig):
         self.names, self.source, self.split = names, source, split
-        self.extractor = extractor(options.extractor, options.resize)
+        self.extractor = _kept_extractor(options.extractor, options.resize)
         self._score = self._moments = self._distance = self._real = None
         if "is" in names:
             self._score = self._inception_score()

@@ -19,9 +19,13 @@ def read(folder: Path) -> list[dict]:
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            found.append(json.loads(line))
+            score = json.loads(line)
         except ValueError:
-            logging.warning("%s: a line is no JSON, left out: %s", path, line[:60])
+            score = None
+        if isinstance(score, dict):
+            found.append(score)
+        else:
+            logging.warning("%s: a line is no JSON object, left out: %s", path, line[:60])
     return found
 
 

@@ -244,12 +244,12 @@ def test_an_extractor_without_logits_gives_no_inception_score(gan, split, tmp_pa
         evaluate.evaluate(gan, "is", split, EvaluateConfig(extractor=str(tmp_path / "model"), num_images=20))
 
 
-def test_inception_score_of_birds_by_imagenet_is_warned_of(gan, split, network, caplog):
+def test_inception_score_of_birds_by_imagenet_is_warned_of(gan, split, network, caplog, monkeypatch):
     split.dataset.manifest["name"] = "cub"
     source = sources.Drawn(gan, split, 20, 0, "is")
     scorer = Realism(["is"], source, split, False, EvaluateConfig(extractor=network))
     assert not caplog.text
-    scorer.extractor.name = "inception2015"
+    monkeypatch.setattr(scorer.extractor, "name", "inception2015")
     scorer._inception_score()
     assert "fine-tuned on its classes" in caplog.text
 
@@ -263,6 +263,7 @@ def test_what_is_asked_of_the_verb(tmp_path, blossoms, network):
     refused("give one of --run_dir .* and --images")
     refused("give one of --run_dir .* and --images", run_dir="a", images="b")
     refused("--images needs --data_dir", images=str(folder))
+    refused("is not a run folder", run_dir=str(folder), watch=True)
     of_images = {"images": str(folder), "data_dir": str(blossoms), "extractor": network}
     refused("--metrics=diversity: pictures of a folder have is, fid, kid alone", metrics=("diversity",), **of_images)
     refused("prepared at 64 pixels, 128 are needed", metrics=("fid",), **of_images)
@@ -312,7 +313,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(gan_run, data_dir, netw
     with caplog.at_level(logging.WARNING):
         list(evaluate.evaluate_run(options))
     assert [score["step"] for score in score_file.read(run_dir)] == [1, 3]
-    assert "passed over" in caplog.text and "a line is no JSON" in caplog.text
+    assert "passed over" in caplog.text and "a line is no JSON object" in caplog.text
 
 
 @pytest.mark.slow
