@@ -1,20 +1,24 @@
-"""Trained runs in use: load(run_dir) -> captions to vectors, captions to pictures, interpolation.
+"""Trained runs in use: load(run_dir) -> captions to vectors, captions to pictures, pictures to captions, interpolation.
 
 Never imports training. A `Run` is also what the training loop wraps around its live networks to draw samples.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from t2i_tf import checkpoints, papers
 from t2i_tf.config import RunConfig
 from t2i_tf.data import text
+from t2i_tf.data.images import BadImage, centre_corner, margin_size, middle_square, opened
 from t2i_tf.errors import UserError
 from t2i_tf.networks.moving_average import MovingAverage
 
@@ -23,6 +27,10 @@ TEXT_ENCODER = "text_encoder"
 
 VOCABULARY = "vocabulary"
 """File inside a run that reads words: the words it knows, one a line, in the order of their numbers from 1."""
+
+
+BATCH_SIZE = 32
+"""Pictures that are drawn at once."""
 
 
 def read_vocabulary(run_dir: str | Path) -> list[str] | None:
@@ -56,6 +64,25 @@ class SeedDraw:
         return self._rows(tf.random.stateless_truncated_normal, name, width)
 
 
+@dataclass(frozen=True)
+class Descriptions:
+    """What a captioner says of N pictures, and where it looked for each word; the end of a caption is no word."""
+
+    captions: list[str]
+    """Words joined by blanks."""
+    costs: np.ndarray
+    """float32 [N]: -log p of each, its end included."""
+    attention: list[np.ndarray] | None
+    """Of each picture float32 [words,h,w], which sums to 1 for a word; None for a run without attention."""
+    selectors: list[np.ndarray] | None
+    """Of each picture float32 [words], how much of what was seen was let through."""
+
+    @property
+    def words(self) -> list[list[str]]:
+        """Of each caption; "UNK" is one that the vocabulary lacks."""
+        return [caption.split() for caption in self.captions]
+
+
 @dataclass
 class Run:
     """A recipe with its weights, and the text encoder in front of it where it needs one."""
@@ -74,13 +101,19 @@ class Run:
 
     def __post_init__(self):
         captions = [tf.TensorSpec([None], tf.string)]
-        self._tokenizer = None if self.vocabulary is None else text.WordTokenizer(self.vocabulary)
+        unknown = self.recipe.request.unknown_words
+        self._tokenizer = None if self.vocabulary is None else text.WordTokenizer(self.vocabulary, unknown)
         self._encode = tf.function(self._encode_batch, input_signature=captions)
         self._condition = tf.function(self._condition_batch, input_signature=captions)
         self._sample = tf.function(self._sample_batch)
         self._features = tf.function(self._features_batch)
         self._encode_pictures = tf.function(self._encode_pictures_batch)
         self._classify = tf.function(self._classify_batch)
+        self._attend = tf.function(self._attend_batch)
+        self._attend_pictures = tf.function(self._attend_pictures_batch)
+        self._annotate = tf.function(self._annotate_batch, reduce_retracing=True)
+        self._caption = tf.function(self._caption_batch, reduce_retracing=True)
+        self._costs = tf.function(self._costs_batch, reduce_retracing=True)
 
     def _read(self, captions) -> dict:
         """String [B] -> what the recipe reads of them, by name as in a training batch."""
@@ -159,28 +192,24 @@ class Run:
         return self.embed(captions) if self.takes_text else None
 
     def _sample_batch(self, condition, noise):
-        images = self.recipe.sample(condition, noise)
-        return [tf.cast(tf.round(tf.clip_by_value(image * 127.5 + 127.5, 0.0, 255.0)), tf.uint8) for image in images]
+        return [_to_uint8(image) for image in self.recipe.sample(condition, noise)]
+
+    def _attend_batch(self, condition, noise):
+        made = self.recipe.attend(condition, noise)
+        return {"images": [_to_uint8(image) for image in made["images"]], "attention": made["attention"]}
+
+    def _attend_pictures_batch(self, pictures, captions):
+        return self.recipe.attend({"images": (tf.cast(pictures, tf.float32) / 127.5 - 1.0,), **self._read(captions)})
 
     def noise(self, seeds, truncation: float = 1.0) -> dict:
         """int seeds [N] -> the recipe's sampling noise, arrays of N rows: a row depends on its seed alone."""
         noise = self.recipe.sampling_noise(SeedDraw(seeds))
         return {name: truncation * np.asarray(rows) for name, rows in noise.items()}
 
-    def render(self, conditions, noise: dict, batch_size: int = 32) -> list[np.ndarray]:
+    def render(self, conditions, noise: dict, batch_size: int = BATCH_SIZE) -> list[np.ndarray]:
         """Conditions of N rows, as `embed` gives them, and noise -> pictures uint8 [N,S,S,3] of every scale, small to
         large."""
-        parts, count = [], len(next(iter(noise.values())))
-        for start in range(0, count, batch_size):
-            rows = slice(start, start + batch_size)
-
-            # Every batch has the same size, so that a picture does not depend on its neighbours' number.
-            def fill(x, rows=rows):
-                return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(x.dtype))
-
-            images = self._sample(*_each(fill, (conditions, noise)))
-            parts.append([image.numpy()[: min(batch_size, count - start)] for image in images])
-        return [np.concatenate(scale) for scale in zip(*parts, strict=True)]
+        return _in_batches(self._sample, conditions, noise, batch_size)
 
     def generate(self, captions: list[str] | None, seeds: list[int], truncation: float = 1.0) -> list[np.ndarray]:
         """Captions [N] and noise seeds [N] -> pictures uint8 [N,S,S,3] of every scale, small to large.
@@ -194,6 +223,30 @@ class Run:
             raise UserError(f"a run of {self.paper} draws no pictures: give the run of a generator")
         return self.render(self._conditions(captions), self.noise(seeds, truncation))
 
+    def attend(
+        self, captions: list[str], seeds: list[int], truncation: float = 1.0
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """As `generate`, and where each word was looked at on the way.
+
+        Returns pictures uint8 [N,S,S,3] of every scale, and the attention float32 [N,S,S,T] of every stage, small to
+        large: sums of 1 over the words; those of a caption are its `tokens`. Raises UserError as `generate`, and for
+        a paper without attention to words.
+        """
+        if self.recipe.kind != "gan" or not hasattr(self.recipe, "attend"):
+            raise UserError(f"a run of {self.paper} draws no pictures by attention to words: give one that does")
+        made = _in_batches(self._attend, self._conditions(captions), self.noise(seeds, truncation), BATCH_SIZE)
+        return made["images"], made["attention"]
+
+    def attend_pictures(self, pictures: np.ndarray, captions: list[str]) -> np.ndarray:
+        """Where in its own picture each word of a caption looks: pictures uint8 [N,S,S,3] and captions [N] -> float32
+        [N,T,h,w], sums of 1 over the places; behind the `tokens` of a caption it means nothing. One batch."""
+        return self._attend_pictures(pictures, tf.constant(captions)).numpy()
+
+    def tokens(self, caption: str) -> list[str]:
+        """The words of a caption that the run reads."""
+        known = set(self.vocabulary)
+        return [word for word in text.words(caption) if word in known]
+
     def _features_batch(self, images):
         return self.recipe.image_features(tf.cast(images, tf.float32) / 127.5 - 1.0)
 
@@ -203,6 +256,118 @@ class Run:
         One batch of the network: the caller cuts large sets into batches of one size.
         """
         return self._features(images).numpy()
+
+    @property
+    def describes(self) -> bool:
+        """Whether it says what pictures show."""
+        return hasattr(self.recipe, "caption")
+
+    def prepared(self, pictures: np.ndarray | Sequence[str | Path]) -> np.ndarray:
+        """Pictures as a captioner takes them: uint8 [N,S,S,3].
+
+        Args:
+            pictures: uint8 [N,H,W,3], the shorter side of which becomes S and the middle of which is cut out; or files,
+                which are resized and cut as the pictures of the training set were.
+
+        Raises UserError for a file that holds no picture.
+        """
+        size = self.recipe.request.image_sizes[-1]
+        if isinstance(pictures, np.ndarray):
+            if pictures.shape[1:3] == (size, size):
+                return pictures
+            squares = [middle_square(Image.fromarray(picture), size) for picture in pictures]
+        else:
+            stored, squashed = (self.config.context.get(name) for name in ("stored_size", "squashed"))
+            margin = margin_size(size, stored) if stored else size
+            squares = [middle_square(_opened(path), size, margin, squashed) for path in pictures]
+        return np.stack(squares) if squares else np.zeros([0, size, size, 3], np.uint8)
+
+    def annotations(self, pictures: np.ndarray) -> tf.Tensor:
+        """uint8 [B,S,S,3], see `prepared`, -> float32 [B,L,D], what a captioner looks at; one batch of the network."""
+        self._check_describes()
+        return self._annotate(tf.constant(pictures))
+
+    def _annotate_batch(self, pictures):
+        return self.recipe.annotations({"images": pictures})
+
+    def seen(self, pictures: np.ndarray) -> np.ndarray:
+        """[N,S,S,...] -> [N,s,s,...]: the square that the annotations cover, and so the maps of attention."""
+        size = pictures.shape[1]
+        side = round(size * self.recipe.seen_share)
+        corner = centre_corner(size, side)
+        return pictures[:, corner : corner + side, corner : corner + side]
+
+    def _check_describes(self):
+        if not self.describes:
+            raise UserError(f"a run of {self.paper} describes no pictures: give the run of a captioner")
+        if self.vocabulary is None:
+            raise UserError(
+                f"this run of {self.paper} knows no words: write those that it was trained on into the file "
+                f"{VOCABULARY} of its folder, one a line in the order of their numbers"
+            )
+
+    def _caption_batch(self, annotations, beam_size, length_normalised):
+        return self.recipe.caption({"annotations": annotations}, beam_size, length_normalised)
+
+    def describe_annotations(
+        self, annotations: tf.Tensor, beam_size: int = 1, length_normalised: bool = False
+    ) -> Descriptions:
+        """See `describe`; of one batch of `annotations` [B,L,D]."""
+        self._check_describes()
+        found = self._caption(annotations, beam_size, length_normalised)
+        captions = papers.get(self.paper).to_text(found.ids.numpy(), self.vocabulary)
+        counts = [len(caption.split()) for caption in captions]
+        if found.attention is None:
+            return Descriptions(captions, found.costs.numpy(), None, None)
+        side = math.isqrt(annotations.shape[1])  # the maps of a square picture are square
+        attention = [
+            rows[:count].reshape(count, side, side) for rows, count in zip(found.attention.numpy(), counts, strict=True)
+        ]
+        selectors = [row[:count] for row, count in zip(found.selector.numpy(), counts, strict=True)]
+        return Descriptions(captions, found.costs.numpy(), attention, selectors)
+
+    def describe(
+        self,
+        pictures: np.ndarray | Sequence[str | Path],
+        beam_size: int = 1,
+        length_normalised: bool = False,
+        batch_size: int = 32,
+    ) -> Descriptions:
+        """Pictures -> captions, and where each word was looked for, for a run of a captioner.
+
+        Args:
+            pictures: uint8 [N,H,W,3] or files of any size, see `prepared`.
+            beam_size: hypotheses kept; 1, as published, takes the likeliest word at each step.
+            length_normalised: choose the caption of the least cost a word, not of the least cost.
+
+        Raises UserError when the run is no captioner, or a file holds no picture.
+        """
+        self._check_describes()
+        pictures = self.prepared(pictures)
+        parts = [
+            self.describe_annotations(self.annotations(pictures[i : i + batch_size]), beam_size, length_normalised)
+            for i in range(0, len(pictures), batch_size)
+        ]
+
+        def joined(name):
+            return [row for part in parts for row in getattr(part, name)]
+
+        attends = all(part.attention is not None for part in parts)
+        looked = [joined(name) if attends else None for name in ("attention", "selectors")]
+        return Descriptions(joined("captions"), np.array(joined("costs"), np.float32), *looked)
+
+    def _costs_batch(self, annotations, words, lengths):
+        batch = {"annotations": annotations, "words": words[:, None], "word_lengths": lengths[:, None]}
+        return self.recipe.negative_log_likelihood(batch)
+
+    def caption_costs(self, annotations: tf.Tensor, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Annotations [B,L,D] and a caption of each -> -log p of the caption float32 [B], and its words int32 [B].
+
+        The end of a caption counts in both, a word that the vocabulary lacks is the unknown word.
+        """
+        self._check_describes()
+        found = self._tokenizer(tf.constant(captions, tf.string))
+        return self._costs(annotations, found.ids, found.lengths).numpy(), found.lengths.numpy() + 1
 
     def interpolate_text(
         self, first: str, second: str, steps: int, seeds: list[int], truncation: float = 1.0
@@ -248,6 +413,33 @@ class Run:
         beside = folder / "config.json.partial"
         beside.write_text(self.config.to_json())
         beside.replace(folder / "config.json")
+
+
+def _to_uint8(images):
+    """[-1, 1] -> 0 to 255, rounded."""
+    return tf.cast(tf.round(tf.clip_by_value(images * 127.5 + 127.5, 0.0, 255.0)), tf.uint8)
+
+
+def _in_batches(function, conditions, noise: dict, batch_size: int):
+    """The function of conditions and noise of N rows, batch by batch; its nest of arrays of N rows."""
+    parts, count = [], len(next(iter(noise.values())))
+    for start in range(0, count, batch_size):
+        rows = slice(start, start + batch_size)
+
+        # Every batch has the same size, so that a picture does not depend on its neighbours' number.
+        def fill(x, rows=rows):
+            return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(x.dtype))
+
+        made, kept = function(*_each(fill, (conditions, noise))), min(batch_size, count - start)
+        parts.append(tf.nest.map_structure(lambda rows, kept=kept: rows.numpy()[:kept], made))
+    return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+
+
+def _opened(path: str | Path) -> Image.Image:
+    picture = opened(path)
+    if isinstance(picture, BadImage):
+        raise UserError(f"{path} holds no picture ({picture.reason}): give picture files, e.g. JPEG or PNG")
+    return picture
 
 
 def _each(function, arrays):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_tf import inference, pictures
-from t2i_tf.config import SampleConfig, TrainConfig
+from t2i_tf.config import EvaluateConfig, SampleConfig, TrainConfig
 from t2i_tf.data import records
 from t2i_tf.evaluation import evaluate
 from t2i_tf.sampling import captions_of
@@ -52,7 +52,7 @@ def main(data_dir: str, text_encoder_run: str, out: str) -> None:
         weights = {"cls_weight": cls_weight, "interpolation_weight": interpolation_weight}
         loop.run(training, {**SETTINGS, **weights})
         run = inference.load(run_dir)
-        scores[name] = evaluate.evaluate(run, "caption_fidelity", test, SCORED)
+        scores[name] = evaluate.evaluate(run, "caption_fidelity", test, EvaluateConfig(num_images=SCORED))
         captions = captions_of(SampleConfig(run_dir=run_dir), run)
         rows = [caption for caption in captions for _ in SEEDS]
         images = run.generate(rows, list(SEEDS) * len(captions))[-1]

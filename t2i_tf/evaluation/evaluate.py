@@ -16,7 +16,7 @@ from t2i_tf.config import EvaluateConfig, RunConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, classification, fidelity, metrics, realism, score_file, sources
+from t2i_tf.evaluation import alignment, classification, fidelity, metrics, petals, realism, score_file, sources
 from t2i_tf.inference import Run, load, restore
 
 VERSION = 1
@@ -88,6 +88,7 @@ METRICS = {
     "caption_fidelity": caption_fidelity,
     "diversity": diversity,
     "accuracy": classification.accuracy,
+    "attention_on_petals": petals.attention_on_petals,
 }
 """Those that see to their pictures themselves."""
 PASSING = (*realism.METRICS, "r_precision")
@@ -105,6 +106,7 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "r_precision": captions_go_in and split.caption_offsets[-1] > metrics.CANDIDATES,
         "diversity": captions_go_in or not run.takes_text,
         "accuracy": hasattr(run.recipe, "classify"),
+        "attention_on_petals": has_captions and split.dataset.manifest["name"] == "blossoms",
     }
     return [name for name in run.recipe.score_metrics if fits[name]]
 

@@ -132,25 +132,26 @@ class HubInception:
 
 
 class ConvolutionalTrunk(keras.layers.Layer):
-    """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,4w]); for data on which a small network sees enough.
+    """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,8w]); for data on which a small network sees enough.
 
-    Convolutions 4x4 of stride 2 with batch norm and leaky ReLU: three, whose maps are the regions, and two more,
-    whose mean over places are the features.
+    Convolutions with batch norm and leaky ReLU: three of 4x4 and stride 2, two of 3x3. The last maps are the regions,
+    each sees 54 pixels of the picture around it; their mean and maximum over places are the features.
     """
 
     def __init__(self, width: int, **kwargs):
         super().__init__(**kwargs)
-        filters = (width, 2 * width, 4 * width, 4 * width, 4 * width)
+        shapes = [(width, 4, 2), (2 * width, 4, 2), (4 * width, 4, 2), (4 * width, 3, 1), (4 * width, 3, 1)]
         self.convs = [
-            keras.layers.Conv2D(count, 4, 2, "same", use_bias=False, name=f"conv{i}") for i, count in enumerate(filters)
+            keras.layers.Conv2D(filters, size, stride, "same", use_bias=False, name=f"conv{i}")
+            for i, (filters, size, stride) in enumerate(shapes)
         ]
-        self.norms = [BatchNormalization(name=f"norm{i}") for i in range(len(filters))]
+        self.norms = [BatchNormalization(name=f"norm{i}") for i in range(len(shapes))]
 
     def call(self, images, training=False):
-        maps = [images]
+        maps = images
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            maps.append(leaky_relu(norm(conv(maps[-1]), training=training)))
-        return maps[3], tf.reduce_mean(maps[-1], axis=[1, 2])
+            maps = leaky_relu(norm(conv(maps), training=training))
+        return maps, tf.concat([tf.reduce_mean(maps, axis=[1, 2]), tf.reduce_max(maps, axis=[1, 2])], axis=-1)
 
 
 def _uniform(bound: float) -> keras.Initializer:
@@ -479,6 +480,11 @@ class AnnotationFeatures:
         top, left = tf.unstack((resized - size) // 2)
         square = tf.ensure_shape(pictures[:, top : top + size, left : left + size], [None, size, size, 3])
         return tf.reshape(self._maps(square), [-1, *self.shape])
+
+    @property
+    def seen_share(self) -> float:
+        """Side of the square that is seen, of the shorter side of a picture."""
+        return self.backbone.size / (self.backbone.size * 8 // 7)
 
     def weights(self) -> list:
         """The weights as arrays, to tell one network from another."""

@@ -197,7 +197,7 @@ class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 
     kind = "gan"
-    score_metrics = ("caption_fidelity", "r_precision", "diversity")
+    score_metrics = ("caption_fidelity", "r_precision", "diversity", "attention_on_petals")
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters

@@ -109,7 +109,7 @@ class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 
     kind = "supervised"
-    score_metrics = ("retrieval", "recall")
+    score_metrics = ("retrieval", "recall", "attention_on_petals")
     selection = Selection("recall", "mean_recall")
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
