@@ -200,7 +200,7 @@ def opened(path: str | Path) -> Image.Image | BadImage:
     except IsADirectoryError:
         return BadImage("a folder")
     except Exception as error:  # a decoder may raise anything on damaged bytes; every one means "bad image"
-        return BadImage(_reason(error))
+        return BadImage(reason(error))
 
 
 def middle_square(picture: Image.Image, size: int, margin: int | None = None, squashed: bool = False) -> np.ndarray:
