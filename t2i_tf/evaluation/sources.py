@@ -108,8 +108,7 @@ def _opened(file: Path) -> Image.Image:
 
 
 def _pixels(file: Path) -> np.ndarray:
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(images.to_rgb(picture)[0])
-    except Exception as error:  # a decoder may raise anything on damaged bytes
-        raise UserError(f"{file}: {images.reason(error)}: remove it or make it again") from error
+    picture = images.opened(file)
+    if isinstance(picture, images.BadImage):
+        raise UserError(f"{file}: {picture.reason}: remove it or make it again")
+    return np.asarray(picture)
