@@ -49,7 +49,7 @@ RESIZES: dict[str, Callable] = {
 
 tf1_bilinear: from the upper left corner, as TensorFlow 1 did and the graph of 2015 has it: it moves the picture by part
 of a pixel. bilinear: pixel centres stay in place; both skip pixels where they shrink. antialiased: as PIL, but not
-rounded. antialiased_8bit: as PIL, which StackGAN's published program does.
+rounded. antialiased_8bit: as PIL within one level of 255, which StackGAN's published program used.
 """
 
 

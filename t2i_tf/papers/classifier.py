@@ -49,7 +49,7 @@ class Hyperparameters:
 class Classifier(keras.Model):
     """Pictures [B,S,S,3] in [-1, 1] -> (features [B,F], logits [B,C]).
 
-    F is 2,048 of Inception-v3, which sees 299 pixels (bilinear resize), four times the width of the small network.
+    F is 2,048 of Inception-v3, which sees 299 pixels (bilinear resize), eight times the width of the small network.
 
     call: dropout: factors [B,F] on the features, drawn outside; None for none.
     """
