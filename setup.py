@@ -46,6 +46,7 @@ setup(
             "t2i-train = t2i_tf.cli:train",
             "t2i-sample = t2i_tf.cli:sample",
             "t2i-evaluate = t2i_tf.cli:evaluate",
+            "t2i-table = t2i_tf.cli:table",
             "t2i-benchmark = t2i_tf.cli:benchmark",
             "t2i-import-weights = t2i_tf.cli:import_weights",
         ]

@@ -68,6 +68,17 @@ class Keeper:
         return _read_newest(self._manager.checkpoints, lambda path: self._checkpoint.restore(path).assert_consumed())
 
 
+def _step(path: str) -> int:
+    """.../ckpt-1200 -> 1200."""
+    return int(path.rsplit("-", 1)[-1])
+
+
+def steps(run_dir: str | Path) -> list[int]:
+    """The steps that a run has checkpoints of, oldest first; the one kept for its score is not among them."""
+    state = tf.train.get_checkpoint_state(str(Path(run_dir) / "checkpoints"))
+    return [] if state is None else [_step(path) for path in state.all_model_checkpoint_paths]
+
+
 def _read_newest(paths: Sequence[str], read: Callable[[str], object]) -> int:
     """Calls `read` with the last of some checkpoints, with the one before when it is damaged, and so on.
 
@@ -80,7 +91,7 @@ def _read_newest(paths: Sequence[str], read: Callable[[str], object]) -> int:
         except _UNREADABLE as error:
             damaged[path] = str(error).splitlines()[0]
         else:
-            step = int(path.rsplit("-", 1)[-1])  # .../ckpt-1200
+            step = _step(path)
             if damaged:
                 named = ", ".join(f"{path} ({reason})" for path, reason in damaged.items())
                 logging.warning("checkpoint %s cannot be read: using the one of step %d", named, step)
@@ -98,10 +109,12 @@ def save_weights(folder: Path, step: int, networks: dict, average=None) -> None:
     manager.save(checkpoint_number=step)
 
 
-def load_weights(run_dir: str | Path, networks: dict, average=None, newest: bool = False) -> int:
+def load_weights(
+    run_dir: str | Path, networks: dict, average=None, newest: bool = False, step: int | None = None
+) -> int:
     """Loads networks and moving averages from a readable checkpoint of a run, leaving optimizers out.
 
-    It is that of the best score where the run keeps one, else, or with `newest`, the newest.
+    It is that of the best score where the run keeps one, else, or with `newest`, the newest; or that of `step`.
 
     Returns its step. Raises UserError when there is none, when none can be read, and, naming what does not fit, for a
     checkpoint of another paper or another width.
@@ -109,6 +122,10 @@ def load_weights(run_dir: str | Path, networks: dict, average=None, newest: bool
     folders = [Path(run_dir), *([] if newest else [Path(run_dir) / BEST])]
     states = [tf.train.get_checkpoint_state(str(folder / "checkpoints")) for folder in folders]
     paths = [path for state in states if state is not None for path in state.all_model_checkpoint_paths]
+    if step is not None:
+        paths = [path for path in paths if _step(path) == step]
+        if not paths:
+            raise UserError(f"{run_dir} has no checkpoint of step {step}, only of {steps(run_dir) or 'none'}")
     if not paths:
         raise UserError(f"{run_dir} has no checkpoint yet: train it first (t2i-train --run_dir={run_dir})")
     return _read_newest(paths, lambda path: _load_weights(path, networks, average))

@@ -166,7 +166,9 @@ def _import_tensorflow() -> None:
                     print(line, file=sys.stderr)
 
 
-def _command(verb: str, owner: type, body: Callable, with_paper: bool = False) -> Callable[[list[str] | None], int]:
+def _command(
+    verb: str, owner: type, body: Callable, with_paper: bool = False, with_tensorflow: bool = True
+) -> Callable[[list[str] | None], int]:
     """Wraps a verb: help, flags, one line for a user's error."""
 
     def main(argv: list[str] | None = None) -> int:
@@ -189,7 +191,8 @@ def _command(verb: str, owner: type, body: Callable, with_paper: bool = False) -
         logging.getLogger("absl").setLevel(logging.WARNING)
         try:
             options, given = _parse(verb, owner, argv, with_paper)
-            _import_tensorflow()
+            if with_tensorflow:
+                _import_tensorflow()
             return body(options, given) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -241,6 +244,21 @@ def _evaluate(options: config.EvaluateConfig, given: dict) -> None:
         print(line)
 
 
+def _table(options: config.TableConfig, given: dict) -> None:
+    from pathlib import Path
+
+    from t2i_tf.evaluation import table as tables
+
+    text = tables.table(options)
+    if options.out is None:
+        print(text, end="")
+        return
+    try:
+        Path(options.out).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out={options.out}: cannot be written ({error.strerror})") from None
+
+
 def _import_weights(options: config.ImportConfig, given: dict) -> None:
     from t2i_tf import importing
 
@@ -259,5 +277,6 @@ prepare = _command("t2i-prepare", config.PrepareConfig, _prepare)
 train = _command("t2i-train", config.TrainConfig, _train, with_paper=True)
 sample = _command("t2i-sample", config.SampleConfig, _sample)
 evaluate = _command("t2i-evaluate", config.EvaluateConfig, _evaluate)
+table = _command("t2i-table", config.TableConfig, _table, with_tensorflow=False)
 import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
 benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark)

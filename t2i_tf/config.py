@@ -218,20 +218,44 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Scores a trained run; every score is a line of its scores.jsonl."""
+    """Scores a trained run, or a folder of pictures; every score is a line of scores.jsonl there."""
 
-    run_dir: str = option(REQUIRED, "run folder to score")
+    run_dir: str | None = option(None, "run folder to score")
+    images: str | None = option(
+        None, "folder of square pictures of one size to score instead of a run, of whatever made them; with --data_dir"
+    )
     data_dir: str | None = option(None, "data set with the captions and real pictures (default: the run's own)")
     split: str = option("test", "split whose captions and pictures are used")
     metrics: tuple[str, ...] = option(
         ("default",),
-        "comma-separated: retrieval, recall (text encoders), r_precision, diversity, round_trip (generators), captions "
-        "(captioners); of blossoms caption_fidelity and attention_on_petals; default: what fits the run",
+        "comma-separated: is, fid, kid (generators, --images), retrieval, recall (text encoders), r_precision, "
+        "diversity, round_trip (generators), captions (captioners), accuracy (classifiers); of blossoms "
+        "caption_fidelity and attention_on_petals; "
+        "default: what fits the run; with --images is,fid,kid",
+    )
+    extractor: str = option(
+        "inception2015",
+        "network of is, fid and kid: inception2015 (from TF Hub) or inception2015:FOLDER, keras (Inception-v3), a .h5 "
+        "file, run:RUN_DIR of a classifier, a SavedModel folder, or random (tests)",
+    )
+    resize: str | None = option(
+        None,
+        "how pictures come to the size that the extractor sees (default: tf1_bilinear for inception2015, "
+        "antialiased_8bit for a run, else antialiased)",
+        choices=("tf1_bilinear", "bilinear", "antialiased", "antialiased_8bit"),
+    )
+    real_images: int | None = option(
+        None, "real pictures of fid and kid, drawn at random (default: all of the split)", minimum=2
+    )
+    box_crop: bool | None = option(
+        None, "crop real pictures around their boxes (default: as the run was trained; with --images not)"
     )
     damsm_run: str | None = option(
         None, "run folder of the DAMSM that judges r_precision (default: the one that the generator was trained with)"
     )
-    num_images: int = option(1000, "how many pictures to generate or read", minimum=1)
+    num_images: int | None = option(
+        None, "how many pictures to generate or read (default: 1,000; with --images all)", minimum=1
+    )
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
     )
@@ -240,6 +264,7 @@ class EvaluateConfig:
         "best: that of the best score, where the run chooses by one; newest: the last one",
         choices=("best", "newest"),
     )
+    watch: bool = option(False, "score every checkpoint of the run, and each new one as it appears, until Ctrl-C")
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
     beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
     length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
@@ -251,6 +276,17 @@ class EvaluateConfig:
     )
     meteor: bool = option(True, "score captions by METEOR too, which takes Java, 1.2 GB and some seconds more")
     captioner_run: str | None = option(None, "run folder of the captioner that reads pictures back (round_trip)")
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Gathers the scores of runs and scored folders into a table, beside the papers' figures."""
+
+    run_dirs: tuple[str, ...] = option(REQUIRED, "comma-separated: folders that hold a scores.jsonl")
+    metrics: tuple[str, ...] | None = option(None, "comma-separated: the metrics to show (default: all)")
+    format: str = option("markdown", "markdown or csv", choices=("markdown", "csv"))
+    published: bool = option(True, "also the papers' figures of the same metrics and data sets")
+    out: str | None = option(None, "file to write (default: print)")
 
 
 @dataclass(frozen=True)

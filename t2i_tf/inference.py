@@ -108,6 +108,7 @@ class Run:
         self._sample = tf.function(self._sample_batch)
         self._features = tf.function(self._features_batch)
         self._encode_pictures = tf.function(self._encode_pictures_batch)
+        self._classify = tf.function(self._classify_batch)
         self._attend = tf.function(self._attend_batch)
         self._attend_pictures = tf.function(self._attend_pictures_batch)
         self._annotate = tf.function(self._annotate_batch, reduce_retracing=True)
@@ -158,6 +159,14 @@ class Run:
         One batch of the network: the caller cuts large sets into batches of one size.
         """
         return self._encode_pictures(pictures).numpy()
+
+    def _classify_batch(self, pictures):
+        return self.recipe.classify(tf.cast(pictures, tf.float32) / 127.5 - 1.0)
+
+    def classify(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures uint8 [B,S,S,3] -> features float32 [B,F] and logits [B,C] of a classifier; one batch of it."""
+        features, logits = self._classify(pictures)
+        return features.numpy(), logits.numpy()
 
     def embed(self, captions: list[str]):
         """Captions -> what conditions the generator, arrays of N rows as `recipe.condition` nests them.
@@ -492,3 +501,18 @@ def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best") -
     encoder = Path(run_dir) / TEXT_ENCODER
     text_encoder = load(encoder) if encoder.is_dir() else None
     return Run(config, recipe, step, text_encoder, average, read_vocabulary(run_dir))
+
+
+def restore(run: Run, run_dir: str | Path, step: int) -> None:
+    """Takes the weights of another step of its folder into a run, which keeps to raw or EMA as it was loaded.
+
+    Raises UserError when there is no readable checkpoint of that step.
+    """
+    averaged = run.average is not None and run.average.swapped
+    if averaged:
+        run.average.swap()
+    try:
+        run.step = checkpoints.load_weights(run_dir, run.recipe.networks, run.average, newest=True, step=step)
+    finally:
+        if averaged:
+            run.average.swap()

@@ -18,6 +18,7 @@ VERBS = {
     "train": config.TrainConfig,
     "sample": config.SampleConfig,
     "evaluate": config.EvaluateConfig,
+    "table": config.TableConfig,
     "import_weights": config.ImportConfig,
     "benchmark": config.BenchmarkConfig,
 }

@@ -101,7 +101,7 @@ def store(
             picture = Image.open(io.BytesIO(data))
             picture.load()
         except Exception as error:  # a decoder may raise anything on damaged bytes; every one means "bad image"
-            return BadImage(_reason(error))
+            return BadImage(reason(error))
     keep_bytes = data is not None and picture.format == "JPEG" and picture.mode == "RGB"
     changes = []
 
@@ -200,7 +200,7 @@ def opened(path: str | Path) -> Image.Image | BadImage:
     except IsADirectoryError:
         return BadImage("a folder")
     except Exception as error:  # a decoder may raise anything on damaged bytes; every one means "bad image"
-        return BadImage(_reason(error))
+        return BadImage(reason(error))
 
 
 def middle_square(picture: Image.Image, size: int, margin: int | None = None, squashed: bool = False) -> np.ndarray:
@@ -223,7 +223,8 @@ def _encode(picture: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a picture could not be read, in words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):

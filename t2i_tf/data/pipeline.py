@@ -49,7 +49,7 @@ class _Decoder:
         self.sizes, self.size, self.use_box = sizes, sizes[-1], use_box
         if stored_size < self.size:
             raise UserError(
-                f"the data set was prepared at {stored_size} pixels, training needs {self.size}: prepare it "
+                f"the data set was prepared at {stored_size} pixels, {self.size} are needed: prepare it "
                 f"again with --image_size={int(self.size * CROP_RATIO)}"
             )
         self.margin_size = margin_size(self.size, stored_size, use_box)

@@ -296,6 +296,27 @@ class Split:
         return found
 
 
+class Subset(Split):
+    """Some of the records of a split, in the order of `numbers` int [M]; it answers as a split does."""
+
+    def __init__(self, split: Split, numbers: np.ndarray):
+        self.dataset, self.name, self._file = split.dataset, split.name, split._file
+        self._split, self._numbers = split, np.asarray(numbers, np.int64)
+        of_split = (split._shards, split._offsets, split._lengths, split.class_ids, split.caption_counts)
+        chosen = [array[self._numbers] for array in of_split]
+        self._shards, self._offsets, self._lengths, self.class_ids, self.caption_counts = chosen
+        self.caption_offsets = np.concatenate([[0], np.cumsum(self.caption_counts, dtype=np.int64)])
+        self.num_images = len(self._numbers)
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [self._split.names[number] for number in self._numbers]
+
+    def captions(self) -> list[list[str]]:
+        whole = self._split.captions()
+        return [whole[number] for number in self._numbers]
+
+
 class _RandomAccessFile:
     """`read(offset, length)` from any thread: os.pread on local files, one gfile handle a thread elsewhere."""
 

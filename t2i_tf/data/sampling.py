@@ -34,6 +34,20 @@ class Plan:
     wrong_augmentation: np.ndarray
 
 
+def held_out(class_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which examples are left out of training to be scored on: bool [N], the same for the same classes and seed.
+
+    `share` of each class, rounded, but at least one of a class and at least one left; none of -1, no class.
+    """
+    out = np.zeros(len(class_ids), bool)
+    for c in np.unique(class_ids[class_ids >= 0]) if share else ():
+        members = np.flatnonzero(class_ids == c)
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        generator = np.random.Generator(np.random.Philox(key=[seed, int(c)]))
+        out[generator.permutation(members)[:count]] = True
+    return out
+
+
 def _choose(uniform: np.ndarray, count) -> np.ndarray:
     """Uniform numbers in [0,1) -> integers below count."""
     return np.minimum((uniform * count).astype(np.int64), np.asarray(count) - 1)

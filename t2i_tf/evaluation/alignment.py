@@ -11,15 +11,13 @@ from t2i_tf import attention_pictures
 from t2i_tf.checkpoints import fingerprint
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
-from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.data.sources import blossoms
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import fidelity, metrics
+from t2i_tf.evaluation.sources import Drawn
 from t2i_tf.inference import Run, load
 
 FOLDS = 10
-GENERATED_AT_ONCE = 128
-"""Pictures that are generated before they become vectors: memory does not grow with their number."""
 
 
 def retrieval(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
@@ -94,52 +92,68 @@ def _telling_pairs(split, rng, count, attributes=None) -> tuple[np.ndarray, list
     return np.array(pictures), chosen
 
 
-def r_precision(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
-    """R-precision of a generator (AttnGAN, section 4): see `metrics.r_precision`.
+class RPrecision:
+    """R-precision of a generator (AttnGAN, section 4) from its pictures as they pass by: see `metrics.r_precision`.
 
     The judge is the DAMSM of --damsm_run, or the one that the generator was trained with. The line says which, by the
     hash of its weights, and whether the generator was trained against it: such a score flatters.
+
+    Args:
+        source: the pictures, drawn by `run` of captions of `split`.
+
+    Raises UserError when there is no judge, or too few captions to draw the others from.
     """
-    if run.recipe.kind != "gan" or not run.takes_text:
-        raise UserError(f"--metrics=r_precision needs a run that draws captions, this is one of {run.paper}")
-    judge = load(options.damsm_run) if options.damsm_run else run
-    if not hasattr(judge.recipe, "encode_pictures"):
-        given = f"--damsm_run={options.damsm_run}" if options.damsm_run else f"--run_dir={options.run_dir}"
-        raise UserError(f"--metrics=r_precision: {given} holds no encoder of pictures: give --damsm_run=RUN of a DAMSM")
-    captions = [caption for of_image in split.captions() for caption in of_image]
-    pictures = np.repeat(np.arange(split.num_images), split.caption_counts)
-    if len(captions) <= metrics.CANDIDATES:
-        raise UserError(
-            f"--metrics=r_precision: split {split.name} of {split.dataset.path} has {len(captions)} captions, "
-            f"{metrics.CANDIDATES} others are needed: give another --split or --data_dir"
+
+    def __init__(self, run: Run, source: Drawn, split: records.Split, options: EvaluateConfig):
+        if not run.takes_text:
+            raise UserError(f"--metrics=r_precision needs a run that draws captions, this is one of {run.paper}")
+        self.judge = load(options.damsm_run) if options.damsm_run else run
+        if not hasattr(self.judge.recipe, "encode_pictures"):
+            given = f"--damsm_run={options.damsm_run}" if options.damsm_run else f"--run_dir={options.run_dir}"
+            raise UserError(
+                f"--metrics=r_precision: {given} holds no encoder of pictures: give --damsm_run=RUN of a DAMSM"
+            )
+        if len(source.captions) <= metrics.CANDIDATES:
+            raise UserError(
+                f"--metrics=r_precision: split {split.name} of {split.dataset.path} has {len(source.captions)} "
+                f"captions, {metrics.CANDIDATES} others are needed: give another --split or --data_dir"
+            )
+        self.source, self.encoder, self.seed = source, options.damsm_run or "the run's own", options.seed
+        self._groups = np.repeat(np.arange(split.num_images), split.caption_counts)
+        encoder = self.judge.recipe.image_encoder.get_weights()
+        self._sha256 = fingerprint(self.judge.recipe.text_encoder.get_weights() + encoder)
+        against = getattr(run.recipe, "trained_against", None)
+        self._flattered = against is not None and fingerprint(against) == fingerprint(encoder)
+        if self._flattered:
+            logging.warning("r_precision: the judge is the encoder that this run was trained against: that flatters it")
+        self._vectors: list[np.ndarray] = []
+
+    def add(self, images: np.ndarray) -> None:
+        """uint8 [B,S,S,3]."""
+        self._vectors.append(self.judge.encode_pictures(images))
+
+    def results(self) -> dict[str, dict]:
+        """ "r_precision" -> what its line says."""
+        folds = min(FOLDS, self.source.count)
+        scores = metrics.r_precision(
+            np.concatenate(self._vectors),
+            self.source.own,
+            self.judge.encode(self.source.captions),
+            self._groups,
+            folds=folds,
+            seed=self.seed,
         )
-    rng = np.random.Generator(np.random.Philox(options.seed))
-    own = np.concatenate([rng.permutation(len(captions)) for _ in range(-(-options.num_images // len(captions)))])
-    own, vectors, progress = own[: options.num_images], [], ProgressLine()
-    for start in range(0, len(own), GENERATED_AT_ONCE):
-        places = own[start : start + GENERATED_AT_ONCE]
-        seeds = range(options.seed + start, options.seed + start + len(places))
-        drawn = run.generate([captions[place] for place in places], list(seeds))[-1]
-        vectors.append(judge.encode_pictures(drawn))
-        progress(start + len(places), len(own))
-    folds = min(FOLDS, len(own))
-    scores = metrics.r_precision(
-        np.concatenate(vectors), own, judge.encode(captions), pictures, folds=folds, seed=options.seed
-    )
-    encoders = judge.recipe.text_encoder.get_weights() + judge.recipe.image_encoder.get_weights()
-    against = getattr(run.recipe, "trained_against", None)
-    flattered = against is not None and fingerprint(against) == fingerprint(judge.recipe.image_encoder.get_weights())
-    if flattered:
-        logging.warning("r_precision: the judge is the encoder that this run was trained against, which flatters it")
-    return {
-        **scores,
-        "images": len(own),
-        "folds": folds,
-        "captions": len(captions),
-        "encoder": options.damsm_run or "the run's own",
-        "encoder_sha256": fingerprint(encoders),
-        "trained_against_encoder": flattered,
-    }
+        return {
+            "r_precision": {
+                **scores,
+                "images": self.source.count,
+                "folds": folds,
+                "captions": len(self.source.captions),
+                "encoder": self.encoder,
+                "encoder_sha256": self._sha256,
+                "trained_against_encoder": self._flattered,
+            }
+        }
 
 
 def attention_figure(run: Run, split: records.Split, count: int) -> np.ndarray:

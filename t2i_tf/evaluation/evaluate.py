@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from t2i_tf.config import EvaluateConfig
+from t2i_tf import checkpoints
+from t2i_tf.config import EvaluateConfig, RunConfig
 from t2i_tf.data import pipeline, records
+from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, captioning, fidelity, metrics, petals
-from t2i_tf.inference import Run, load
+from t2i_tf.evaluation import (
+    alignment,
+    captioning,
+    classification,
+    fidelity,
+    metrics,
+    petals,
+    realism,
+    score_file,
+    sources,
+)
+from t2i_tf.inference import Run, load, restore
 
 VERSION = 1
+NUM_IMAGES = 1000
+"""Pictures of a score where nothing else is said."""
+POLL_SECONDS = 5.0
+"""How often a run that is watched is asked for a new checkpoint."""
 ENOUGH_IMAGES = {"diversity": 32, "recall": 1000}
 """Pictures behind a score that is taken while training, where fewer do than for the others or more are needed."""
 DIVERSITY_SEEDS, DIVERSITY_IMAGES = 4, 1000
@@ -76,13 +95,16 @@ def _different_captions(split: records.Split, order: np.ndarray, count: int) -> 
 METRICS = {
     "retrieval": alignment.retrieval,
     "recall": alignment.recall,
-    "r_precision": alignment.r_precision,
     "caption_fidelity": caption_fidelity,
     "diversity": diversity,
+    "accuracy": classification.accuracy,
     "attention_on_petals": petals.attention_on_petals,
     "captions": captioning.captions,
     "round_trip": captioning.round_trip,
 }
+"""Those that see to their pictures themselves."""
+PASSING = (*realism.METRICS, "r_precision")
+"""Those that share the pictures a run draws: they are drawn once for all of them and not kept."""
 
 
 def fitting(run: Run, split: records.Split) -> list[str]:
@@ -95,6 +117,7 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "recall": has_captions,
         "r_precision": captions_go_in and split.caption_offsets[-1] > metrics.CANDIDATES,
         "diversity": captions_go_in or not run.takes_text,
+        "accuracy": hasattr(run.recipe, "classify"),
         "attention_on_petals": has_captions and split.dataset.manifest["name"] == "blossoms",
         "captions": has_captions,
     }
@@ -102,46 +125,159 @@ def fitting(run: Run, split: records.Split) -> list[str]:
 
 
 def evaluate(run: Run, metric: str, split: records.Split, options: EvaluateConfig) -> dict:
-    """One score with all that is needed to repeat it.
+    """One score with all that is needed to repeat it, see `scores`."""
+    (score,) = scores(run, [metric], split, options)
+    return score
+
+
+def scores(run: Run, names: list[str], split: records.Split, options: EvaluateConfig) -> Iterator[dict]:
+    """Scores of a run, each with all that is needed to repeat it.
 
     Args:
-        options: num_images, seed, and what else the metric reads.
+        options: num_images, seed, and what else the metrics read.
 
     Raises UserError for an unknown metric, or one that does not fit the run or the data.
     """
-    if metric not in METRICS:
-        raise UserError(f"--metrics={metric}: must be one of {', '.join(METRICS)}")
-    value = METRICS[metric](run, split, options)
+    options = dataclasses.replace(options, num_images=options.num_images or NUM_IMAGES)
+    for name in names:
+        if name not in METRICS and name not in PASSING:
+            raise UserError(f"--metrics={name}: must be one of {', '.join([*METRICS, *PASSING])}")
     averaged = run.average is not None and run.average.swapped
+    made_by = {"step": run.step, "weights": "ema" if averaged else "raw"}
+    passing = [name for name in names if name in PASSING]
+    for name in names:
+        if name in METRICS:
+            yield _line(name, made_by, split, options, METRICS[name](run, split, options))
+    if passing:
+        source = sources.Drawn(run, split, options.num_images, options.seed, passing[0])
+        for name, value in _passed(_scorers(run, passing, source, split, options), source).items():
+            yield _line(name, made_by, split, options, value)
+
+
+def scores_of_images(names: list[str], split: records.Split, options: EvaluateConfig) -> Iterator[dict]:
+    """Scores of a folder of pictures, as `scores`."""
+    unfit = [name for name in names if name not in realism.METRICS]
+    if unfit:
+        raise UserError(f"--metrics={unfit[0]}: pictures of a folder have {', '.join(realism.METRICS)} alone")
+    source = sources.Folder(options.images, options.num_images, options.seed)
+    options = dataclasses.replace(options, num_images=source.count)
+    scorer = realism.Realism(names, source, split, bool(options.box_crop), options)
+    for name, value in _passed([scorer], source).items():
+        yield _line(name, {"images": options.images}, split, options, value)
+
+
+def _scorers(run, names, source, split, options) -> list:
+    """What the pictures pass by: everything that can be refused is refused before the first is drawn."""
+    found = []
+    if "r_precision" in names:
+        found.append(alignment.RPrecision(run, source, split, options))
+    seen = [name for name in names if name in realism.METRICS]
+    if seen:
+        box_crop = source.box_crop if options.box_crop is None else options.box_crop
+        found.append(realism.Realism(seen, source, split, box_crop, options))
+    return found
+
+
+def _passed(scorers: list, source) -> dict[str, dict]:
+    done, progress = 0, ProgressLine()
+    for images in source.batches():
+        for scorer in scorers:
+            scorer.add(images)
+        done += len(images)
+        progress(done, source.count)
+    return {name: value for scorer in scorers for name, value in scorer.results().items()}
+
+
+def _line(name: str, made_by: dict, split: records.Split, options: EvaluateConfig, value: dict) -> dict:
     return {
-        "metric": metric,
+        "metric": name,
         "version": VERSION,
-        "step": run.step,
-        "weights": "ema" if averaged else "raw",
+        **made_by,
         "data": split.dataset.manifest["name"],
         "split": split.name,
+        "num_images": options.num_images,
         "seed": options.seed,
         **value,
     }
 
 
 def evaluate_run(options: EvaluateConfig) -> Iterator[str]:
-    """`t2i-evaluate`: scores a run folder, adds to its scores.jsonl, yields the lines to print. Raises UserError."""
+    """`t2i-evaluate`: scores a run folder or a folder of pictures, adds to its scores.jsonl, yields the lines to print.
+
+    Raises UserError.
+    """
+    if (options.run_dir is None) == (options.images is None):
+        raise UserError("give one of --run_dir (a run folder) and --images (a folder of pictures)")
+    if options.images is not None:
+        if options.data_dir is None or options.watch:
+            raise UserError("--images needs --data_dir, the data set with the real pictures, and cannot be watched")
+        names = realism.METRICS if options.metrics == ("default",) else options.metrics
+        split = records.Dataset.open(options.data_dir).split(options.split)
+        yield from _added(Path(options.images), scores_of_images(list(names), split, options))
+        return
+    if options.watch:
+        yield from _watched(options)
+        return
     run = load(options.run_dir, options.weights, options.checkpoint)
+    split, names = _asked(run, options)
+    yield from _added(Path(options.run_dir), scores(run, names, split, options))
+
+
+def _asked(run: Run, options: EvaluateConfig) -> tuple[records.Split, list[str]]:
     split = records.Dataset.open(options.data_dir or run.config.training.data_dir).split(options.split)
     names = fitting(run, split) if options.metrics == ("default",) else list(options.metrics)
     if not names:
         raise UserError(f"no metric fits a run of {run.paper} on {split.dataset.path}: name one with --metrics")
-    for name in names:
-        score = evaluate(run, name, split, options)
-        path = append_score(Path(options.run_dir), score)
-        yield json.dumps(score)
+    return split, names
+
+
+def _added(folder: Path, found: Iterator[dict]) -> Iterator[str]:
+    path = folder / score_file.NAME
+    for score in found:
+        score_file.append(folder, score)
+        yield json.dumps(score, ensure_ascii=False)
     yield f"added to {path}"
 
 
-def append_score(run_dir: Path, score: dict) -> Path:
-    """Adds a line to the run's scores.jsonl."""
-    path = run_dir / "scores.jsonl"
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(score, ensure_ascii=False) + "\n")
-    return path
+def _watched(options: EvaluateConfig) -> Iterator[str]:
+    """The lines of every checkpoint from the oldest that is kept on; those already in scores.jsonl are left out.
+
+    A checkpoint that is gone before its turn has come, or that cannot be read, is passed over with a warning.
+    """
+    folder, last, count = Path(options.run_dir), -1, 0
+    RunConfig.read(folder)
+    run = split = names = None
+    if not checkpoints.steps(folder):
+        logging.info("%s has no checkpoint yet: waiting", folder)
+    try:
+        while True:
+            new = [step for step in checkpoints.steps(folder) if step > last]
+            if not new:
+                time.sleep(POLL_SECONDS)
+                continue
+            last = new[0]
+            try:
+                if run is None:
+                    run = load(folder, options.weights, "newest")
+                    split, names = _asked(run, options)
+                restore(run, folder, last)
+            except UserError as error:
+                if run is None:
+                    raise
+                logging.warning("passed over: %s", error)
+                continue
+            left = [name for name in names if not _is_scored(folder, name, run, split, options)]
+            if left:
+                yield from _added(folder, scores(run, left, split, options))
+            count += 1
+    except KeyboardInterrupt:
+        yield f"no longer watching {folder}; checkpoints seen: {count}"
+
+
+def _is_scored(folder: Path, name: str, run: Run, split: records.Split, options: EvaluateConfig) -> bool:
+    averaged = run.average is not None and run.average.swapped
+    wanted = _line(name, {"step": run.step, "weights": "ema" if averaged else "raw"}, split, options, {})
+    wanted["num_images"] = options.num_images or NUM_IMAGES
+    if name in realism.METRICS:
+        wanted["extractor"] = options.extractor
+    return any(wanted.items() <= score.items() for score in score_file.read(folder))

@@ -224,7 +224,12 @@ class RegionEncoder(keras.Model):
                 "inception names no weights to start from: give keras, random, a .h5 file or a TF Hub handle"
             )
         if self.layout == "inception":
-            self.trunk.set_from_keras(_from_keras(self.source))
+            start_inception(self.trunk, self.source)
+
+
+def start_inception(network: InceptionV3, source: str) -> None:
+    """Sets the weights that a source of Keras names, see the head of this module. Raises ValueError."""
+    network.set_from_keras(_from_keras(source))
 
 
 def image_layout(source: str) -> str:

@@ -3,7 +3,8 @@
 A paper is one module, readable from top to bottom:
 
 * `Hyperparameters`: a frozen dataclass whose fields are declared with `t2i_tf.config.option`; its defaults are the
-  paper's CUB values. It always has `batch_size` (global), `epochs` and `ema_decay`.
+  paper's CUB values. It always has `batch_size` (global), `epochs` and `ema_decay`; maybe `split`, to train on another
+  one than "train", and `held_out`, the share of the pictures of each class that is left out to be scored on.
 * its networks, subclassed Keras models;
 * `Recipe(hyperparameters, context)`: what the trainer, the sampler and the evaluator ask. `context` is a `Context`;
 * maybe `vocabulary_run(hyperparameters)`: the run folder whose words captions are read by, instead of the data set's
@@ -64,6 +65,7 @@ PAPERS = {
     "damsm": "Xu et al., CVPR 2018: words and regions, sentences and pictures; what AttnGAN rests on",
     "attngan": "Xu et al., CVPR 2018: attention to words; AttnGAN with two or three scales, AttnDCGAN",
     "show_attend_tell": "Xu et al., ICML 2015: picture -> caption; soft, hard or no attention",
+    "classifier": "Inception-v3 fine-tuned on a data set's classes: what the papers' Inception Scores rest on",
 }
 
 
@@ -123,6 +125,8 @@ class Context:
     text_dim: int | None = None
     """Width of the sentence embeddings of the text encoder that conditions it."""
     num_classes: int = 0
+    class_ids: tuple[int, ...] = ()
+    """The classes of the training split: their positions in the data set's list, ascending."""
     vocabulary_size: int = 0
     """Words of the data set's vocabulary, 0 for padding included."""
     num_captions: int = 0

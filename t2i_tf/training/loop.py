@@ -15,9 +15,9 @@ from PIL import Image
 
 from t2i_tf import attention_pictures, checkpoints, papers, pictures
 from t2i_tf.config import EvaluateConfig, RunConfig, TrainConfig
-from t2i_tf.data import pipeline, records, text
+from t2i_tf.data import pipeline, records, sampling, text
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, evaluate
+from t2i_tf.evaluation import alignment, evaluate, score_file
 from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
 from t2i_tf.training import caches, callbacks, run_folder
 from t2i_tf.training.best import BestWeights
@@ -83,7 +83,7 @@ class Session:
         hyperparameters = papers.resolve(training.paper, **given)
         self.hyperparameters = hyperparameters
         self.dataset = records.Dataset.open(training.data_dir)
-        self.split = self.dataset.split("train")
+        self.split = self._training_split()
         self.strategy = strategy(training.devices)
         check_batch(hyperparameters.batch_size, self.strategy.num_replicas_in_sync)
         self.text_encoder = self._loaded_text_encoder()
@@ -93,12 +93,13 @@ class Session:
         context = papers.Context(
             text_dim=self._text_dim(),
             num_classes=len(np.unique(self.split.class_ids)),
+            class_ids=tuple(np.unique(self.split.class_ids[self.split.class_ids >= 0]).tolist()),
             vocabulary_size=len(words) + 1 if words else 0,
             num_captions=self.dataset.manifest["splits"]["train"]["captions"],
             stored_size=self.dataset.manifest["image_size"],
             squashed=self.dataset.manifest["resize"] == "square",
         )
-        checksum = self.dataset.manifest["splits"]["train"]["index"]["sha256"]
+        checksum = self.dataset.manifest["splits"][self.split.name]["index"]["sha256"]
         self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
         keras.utils.set_random_seed(training.seed)
         with self.strategy.scope():
@@ -110,6 +111,15 @@ class Session:
         self.selection = getattr(self.recipe, "selection", None)
         self.sample_every = training.sample_every or (self.steps_per_epoch if self.selection else SAMPLE_EVERY)
         self._check_data()
+
+    def _training_split(self) -> records.Split:
+        """The pictures of the split that the paper names, less those that it holds out."""
+        split = self.dataset.split(getattr(self.hyperparameters, "split", "train"))
+        share = getattr(self.hyperparameters, "held_out", 0.0)
+        if not share:
+            return split
+        kept = ~sampling.held_out(split.class_ids, share, self.training.seed) & (split.class_ids >= 0)
+        return records.Subset(split, np.flatnonzero(kept))
 
     def _check_data(self):
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""
@@ -375,7 +385,7 @@ class _Observer:
             count = evaluate.ENOUGH_IMAGES.get(metric, SCORED_IMAGES)
             options = EvaluateConfig(num_images=count, tokenization="words", meteor=False)  # nothing that starts Java
             score = scores[metric] = evaluate.evaluate(live, metric, self.test, options)
-            evaluate.append_score(self.run_dir, score)
+            score_file.append(self.run_dir, score)
             with self.writer.as_default(step=step):
                 for name, value in score.items():
                     if isinstance(value, float):

@@ -220,7 +220,7 @@ def test_every_picture_must_have_a_box(source, tmp_path):
 
 
 def test_pictures_stored_too_small_are_refused_with_the_size_to_prepare(splits):
-    with pytest.raises(UserError, match="prepared at 64 pixels, training needs 128: .* --image_size=152"):
+    with pytest.raises(UserError, match="prepared at 64 pixels, 128 are needed: .* --image_size=152"):
         pipeline.batches(splits(64, "square"), BatchRequest(image_sizes=(32, 128)), BATCH)
 
 
