@@ -122,7 +122,7 @@ def test_antialiased_resizing_is_that_of_pil(size, target):
     differences = np.abs(rounded - expected)  # PIL rounds after each of its two passes
     assert differences.max() <= 1.0 and np.mean(differences) < 0.25
     assert np.array_equal(rounded, np.round(rounded))
-    assert np.abs(features.RESIZES["antialiased"](given, [target, target])[0] - expected).max() <= 1.0
+    assert np.abs(features.RESIZES["antialiased"](given, [target, target])[0] - expected).max() < 1.001
 
 
 def test_plain_bilinear_resizing_keeps_pixel_centres_and_skips():
