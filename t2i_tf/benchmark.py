@@ -13,6 +13,7 @@ from PIL import Image
 
 from t2i_tf.config import BenchmarkConfig
 from t2i_tf.data import pipeline, records
+from t2i_tf.data.images import margin_size
 from t2i_tf.errors import UserError
 from t2i_tf.networks import attention, matching
 from t2i_tf.papers import BatchRequest
@@ -43,7 +44,7 @@ def _pil_batches(split: records.Split, size: int, rows: int, seed: int) -> Itera
     ]
     rng = np.random.default_rng(seed)
     stored = split.dataset.manifest["image_size"]
-    margin = size if stored == size else int(size * pipeline.CROP_RATIO)
+    margin = margin_size(size, stored)
     while True:
         batch = []
         for number in rng.integers(len(encoded), size=rows):

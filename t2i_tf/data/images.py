@@ -21,6 +21,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels; x and y of the upper left corner."""
 
+CROP_RATIO = 76 / 64
+"""The published loaders resize to 76/64 of the size they train on and cut a random square out of it."""
+
 FILTERS = {
     "box": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
@@ -174,6 +177,44 @@ def stored_size(width: int, height: int, rules: StorageRules) -> tuple[int, int]
     if width <= height:
         return size, int(size * height / width)
     return int(size * width / height), size
+
+
+def margin_size(size: int, stored_size: int, use_box: bool = False) -> int:
+    """The shorter side that a picture is brought to before the square of `size` pixels is cut out of it.
+
+    Pictures stored at the training size are used whole; larger ones are brought to 76/64 of it and cropped.
+    """
+    return size if stored_size == size and not use_box else int(size * CROP_RATIO)
+
+
+def centre_corner(side: int, size: int) -> int:
+    """Where the cut of `size` pixels begins in the middle of `side` pixels."""
+    return (side - size + 1) // 2
+
+
+def opened(path: str | Path) -> Image.Image | BadImage:
+    """The picture in a file, turned upright, RGB."""
+    try:
+        with Image.open(path) as picture:
+            return to_rgb(ImageOps.exif_transpose(picture))[0]
+    except IsADirectoryError:
+        return BadImage("a folder")
+    except Exception as error:  # a decoder may raise anything on damaged bytes; every one means "bad image"
+        return BadImage(_reason(error))
+
+
+def middle_square(picture: Image.Image, size: int, margin: int | None = None, squashed: bool = False) -> np.ndarray:
+    """A picture of any size as networks take it: uint8 [size,size,3].
+
+    Its shorter side, or with `squashed` both, becomes `margin` pixels (`size` when None), and the middle is cut out.
+    """
+    margin = size if margin is None else margin
+    short = min(picture.size)
+    shape = (margin, margin) if squashed else tuple(side * margin // short for side in picture.size)
+    if shape != picture.size:
+        picture = picture.resize(shape, Image.Resampling.BILINEAR)
+    left, top = (centre_corner(side, size) for side in picture.size)
+    return np.asarray(picture)[top : top + size, left : left + size]
 
 
 def _encode(picture: Image.Image, quality: int) -> bytes:

@@ -12,11 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from t2i_tf.data import records, text
+from t2i_tf.data.images import CROP_RATIO, margin_size
 from t2i_tf.data.sampling import Sampler
 from t2i_tf.errors import UserError
-
-CROP_RATIO = 76 / 64
-"""The published loaders resize to 76/64 of the size they train on and cut a random square out of it."""
 
 
 def box_windows(boxes: tf.Tensor, shapes: tf.Tensor) -> tf.Tensor:
@@ -54,8 +52,7 @@ class _Decoder:
                 f"the data set was prepared at {stored_size} pixels, training needs {self.size}: prepare it "
                 f"again with --image_size={int(self.size * CROP_RATIO)}"
             )
-        # Pictures stored at the training size are used whole; larger ones are brought to 76/64 of it and cropped.
-        self.margin_size = self.size if stored_size == self.size and not use_box else int(self.size * CROP_RATIO)
+        self.margin_size = margin_size(self.size, stored_size, use_box)
         self.resizes = use_box or stored_size != self.margin_size
 
     def __call__(self, examples: dict, augmentation: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -475,6 +475,11 @@ class AnnotationFeatures:
         square = tf.ensure_shape(pictures[:, top : top + size, left : left + size], [None, size, size, 3])
         return tf.reshape(self._maps(square), [-1, *self.shape])
 
+    @property
+    def seen_share(self) -> float:
+        """Side of the square that is seen, of the shorter side of a picture."""
+        return self.backbone.size / (self.backbone.size * 8 // 7)
+
     def weights(self) -> list:
         """The weights as arrays, to tell one network from another."""
         return [variable.numpy() for variable in self._variables]

@@ -32,7 +32,8 @@ A GAN recipe has `generator` and the ordered dict `discriminators`, and
   before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it.
 
 A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
-`encode_pictures`, `similarity`, ...).
+`encode_pictures`, `similarity`, ...). A captioner has `annotations(batch)`, `seen_share`, `caption(batch, ...)`,
+`negative_log_likelihood(batch)`, and beside it `to_text(ids, vocabulary)`.
 
 Means are over the replica's own rows: the trainer divides by the number of replicas, once, and gradients are summed.
 """
@@ -121,6 +122,10 @@ class Context:
     """Words of the data set's vocabulary, 0 for padding included."""
     num_captions: int = 0
     """Captions of the training split."""
+    stored_size: int | None = None
+    """Shorter side in pixels of the stored pictures, None where they have their own; and whether they were squashed to
+    squares: a picture that comes later, from a file, is prepared in the same way."""
+    squashed: bool = False
 
 
 def _source(name: str) -> Path:

@@ -491,7 +491,7 @@ class Recipe:
     """
 
     kind = "supervised"
-    score_metrics = ()
+    score_metrics = ("captions",)
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters
@@ -550,6 +550,11 @@ class Recipe:
                 return encoders.AnnotationFeatures(self.hyperparameters.backbone, self.hyperparameters.image_encoder)
         except ValueError as error:
             raise UserError(f"--image_encoder={error}") from error
+
+    @property
+    def seen_share(self) -> float:
+        """Side of the square in the middle of a picture that the annotations cover, of the picture's side."""
+        return 1.0 if self.frozen_features is None else self.frozen_features.seen_share
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Every caption once; the last batch of each length may be filled up with others of it."""

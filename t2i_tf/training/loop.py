@@ -91,6 +91,8 @@ class Session:
             num_classes=len(np.unique(self.split.class_ids)),
             vocabulary_size=len(words) + 1 if words else 0,
             num_captions=self.dataset.manifest["splits"]["train"]["captions"],
+            stored_size=self.dataset.manifest["image_size"],
+            squashed=self.dataset.manifest["resize"] == "square",
         )
         checksum = self.dataset.manifest["splits"]["train"]["index"]["sha256"]
         self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
@@ -332,7 +334,7 @@ class _Observer:
 def next_command(outcome: Outcome) -> str:
     """What to type after training."""
     recipe = papers.get(RunConfig.read(outcome.run_dir).training.paper).Recipe
-    if recipe.kind == "gan":
+    if recipe.kind == "gan" or hasattr(recipe, "caption"):
         return f"t2i-sample --run_dir={outcome.run_dir}"
     if recipe.score_metrics:
         return f"t2i-evaluate --run_dir={outcome.run_dir}"

@@ -115,6 +115,35 @@ def test_parse_of_free_captions(caption, named):
     assert blossoms.parse_caption(caption) == named
 
 
+def test_the_word_of_the_petals_is_found_also_without_signs():
+    """As a captioner writes: the words of `text.words`, joined by blanks."""
+    for example in (blossoms.example(1, "test", index, 32) for index in range(100)):
+        names = blossoms.WORDS["petal_color"][example.attributes["petal_color"]]
+        for caption in example.captions:
+            plain = re.sub(r"\W+", " ", caption)
+            for written in (caption, plain):
+                assert written.split()[blossoms.petal_color_word(written)].strip(",") in names, written
+            read, wanted = blossoms.parse_caption(plain), blossoms.parse_caption(caption)
+            for attribute in ("petal_color", "center_color", "background"):
+                assert read.get(attribute) == wanted.get(attribute), caption
+
+
+@pytest.mark.parametrize(
+    ("caption", "word"),
+    [
+        ("white petals with a white center", 0),
+        ("the center of this white flower is white", 4),
+        ("its  Centre is dark yellow and its petals red", 8),
+        ("a pale blue sky behind blue petals", 5),
+        ("red and white petals", None),
+        ("a white center", None),
+        ("", None),
+    ],
+)
+def test_the_word_of_the_petals_is_not_another_of_that_colour(caption, word):
+    assert blossoms.petal_color_word(caption) == word
+
+
 def test_captions_tell_the_truth_and_most_say_more_than_the_colour():
     examples = [blossoms.example(0, "train", index, 32) for index in range(300)]
     named = []

@@ -145,22 +145,39 @@ def parse_caption(caption: str) -> dict[str, str]:
     The words before "center" or "sky" belong to them; a colour that is left is the petals'. Two different
     colours left name none, and so does a colour that no petal, or no centre, of this data set has.
     """
+    return _read(caption)[0]
+
+
+def petal_color_word(caption: str) -> int | None:
+    """Return the number of the word, of those between blanks, that names the petal colour; None where none does."""
+    named, text = _read(caption)
+    if "petal_color" not in named:
+        return None
+    return text[: _any_of(WORDS["petal_color"][named["petal_color"]]).search(text).start()].count(" ")
+
+
+def _read(caption: str) -> tuple[dict[str, str], str]:
+    """-> the attributes, and the caption with the words of centre and background made illegible."""
     text = " ".join(caption.lower().replace("centre", "center").split())
     named = {}
     for pattern in (_COLOR_THEN_EYE, _EYE_THEN_COLOR):
         if match := pattern.search(text):
             if color := _CENTER_VALUES.get(match["color"]):
                 named["center_color"] = color
-            text = text[: match.start("color")] + text[match.end("color") :]
+            text = _illegible(text, *match.span("color"))
             break
     if match := _PLACE.search(text):
         named["background"] = _PLACE_VALUES[match["place"]]
-        text = text[: match.start()] + text[match.end() :]
+        text = _illegible(text, *match.span())
     for attribute in ("petal_color", "petal_count", "petal_shape", "petal_size"):
         values = {value for value, words in WORDS[attribute].items() if _any_of(words).search(text)}
         if len(values) == 1:
             named[attribute] = values.pop()
-    return named
+    return named, text
+
+
+def _illegible(text: str, start: int, end: int) -> str:
+    return text[:start] + re.sub(r"\S", "_", text[start:end]) + text[end:]
 
 
 def is_true_of(named: Mapping[str, str], attributes: Mapping[str, str]) -> bool:
