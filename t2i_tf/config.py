@@ -179,8 +179,18 @@ class SampleConfig:
         "grid: a row a caption (the words fixed, the noise varied), a column a seed (the noise fixed, the words "
         "varied); scales: a row a caption and seed, a column a scale of the run; nearest: a row a caption and seed, "
         "beside each sample the training pictures nearest to it, to see whether pictures were learned by heart; "
-        "interpolate_text: between the first two captions; interpolate_noise: between the seeds of one caption",
-        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise"),
+        "interpolate_text: between the first two captions; interpolate_noise: between the seeds of one caption; "
+        "change_word: the first caption and what each --change makes of it, the noise fixed; with attention to words, "
+        "beside each picture where that word was looked at",
+        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise", "change_word"),
+    )
+    attention: bool = option(
+        False,
+        "instead of --mode: for each caption and seed all scales, and for each stage of attention the words looked at "
+        "most, each over the picture; of a DAMSM: where the words of unseen pictures' captions look",
+    )
+    change: tuple[str, ...] = option(
+        (), "old=new: a word of the caption and its substitute (--mode=change_word); repeat the flag", repeated=True
     )
     neighbors: int = option(7, "training pictures beside each sample (--mode=nearest)", minimum=1)
     data_dir: str | None = option(

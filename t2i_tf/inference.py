@@ -29,6 +29,10 @@ VOCABULARY = "vocabulary"
 """File inside a run that reads words: the words it knows, one a line, in the order of their numbers from 1."""
 
 
+BATCH_SIZE = 32
+"""Pictures that are drawn at once."""
+
+
 def read_vocabulary(run_dir: str | Path) -> list[str] | None:
     """The words a run knows; None when it reads none."""
     path = Path(run_dir) / VOCABULARY
@@ -104,6 +108,8 @@ class Run:
         self._sample = tf.function(self._sample_batch)
         self._features = tf.function(self._features_batch)
         self._encode_pictures = tf.function(self._encode_pictures_batch)
+        self._attend = tf.function(self._attend_batch)
+        self._attend_pictures = tf.function(self._attend_pictures_batch)
         self._annotate = tf.function(self._annotate_batch, reduce_retracing=True)
         self._caption = tf.function(self._caption_batch, reduce_retracing=True)
         self._costs = tf.function(self._costs_batch, reduce_retracing=True)
@@ -177,28 +183,24 @@ class Run:
         return self.embed(captions) if self.takes_text else None
 
     def _sample_batch(self, condition, noise):
-        images = self.recipe.sample(condition, noise)
-        return [tf.cast(tf.round(tf.clip_by_value(image * 127.5 + 127.5, 0.0, 255.0)), tf.uint8) for image in images]
+        return [_to_uint8(image) for image in self.recipe.sample(condition, noise)]
+
+    def _attend_batch(self, condition, noise):
+        made = self.recipe.attend(condition, noise)
+        return {"images": [_to_uint8(image) for image in made["images"]], "attention": made["attention"]}
+
+    def _attend_pictures_batch(self, pictures, captions):
+        return self.recipe.attend({"images": (tf.cast(pictures, tf.float32) / 127.5 - 1.0,), **self._read(captions)})
 
     def noise(self, seeds, truncation: float = 1.0) -> dict:
         """int seeds [N] -> the recipe's sampling noise, arrays of N rows: a row depends on its seed alone."""
         noise = self.recipe.sampling_noise(SeedDraw(seeds))
         return {name: truncation * np.asarray(rows) for name, rows in noise.items()}
 
-    def render(self, conditions, noise: dict, batch_size: int = 32) -> list[np.ndarray]:
+    def render(self, conditions, noise: dict, batch_size: int = BATCH_SIZE) -> list[np.ndarray]:
         """Conditions of N rows, as `embed` gives them, and noise -> pictures uint8 [N,S,S,3] of every scale, small to
         large."""
-        parts, count = [], len(next(iter(noise.values())))
-        for start in range(0, count, batch_size):
-            rows = slice(start, start + batch_size)
-
-            # Every batch has the same size, so that a picture does not depend on its neighbours' number.
-            def fill(x, rows=rows):
-                return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(x.dtype))
-
-            images = self._sample(*_each(fill, (conditions, noise)))
-            parts.append([image.numpy()[: min(batch_size, count - start)] for image in images])
-        return [np.concatenate(scale) for scale in zip(*parts, strict=True)]
+        return _in_batches(self._sample, conditions, noise, batch_size)
 
     def generate(self, captions: list[str] | None, seeds: list[int], truncation: float = 1.0) -> list[np.ndarray]:
         """Captions [N] and noise seeds [N] -> pictures uint8 [N,S,S,3] of every scale, small to large.
@@ -211,6 +213,30 @@ class Run:
         if self.recipe.kind != "gan":
             raise UserError(f"a run of {self.paper} draws no pictures: give the run of a generator")
         return self.render(self._conditions(captions), self.noise(seeds, truncation))
+
+    def attend(
+        self, captions: list[str], seeds: list[int], truncation: float = 1.0
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """As `generate`, and where each word was looked at on the way.
+
+        Returns pictures uint8 [N,S,S,3] of every scale, and the attention float32 [N,S,S,T] of every stage, small to
+        large: sums of 1 over the words; those of a caption are its `tokens`. Raises UserError as `generate`, and for
+        a paper without attention to words.
+        """
+        if self.recipe.kind != "gan" or not hasattr(self.recipe, "attend"):
+            raise UserError(f"a run of {self.paper} draws no pictures by attention to words: give one that does")
+        made = _in_batches(self._attend, self._conditions(captions), self.noise(seeds, truncation), BATCH_SIZE)
+        return made["images"], made["attention"]
+
+    def attend_pictures(self, pictures: np.ndarray, captions: list[str]) -> np.ndarray:
+        """Where in its own picture each word of a caption looks: pictures uint8 [N,S,S,3] and captions [N] -> float32
+        [N,T,h,w], sums of 1 over the places; behind the `tokens` of a caption it means nothing. One batch."""
+        return self._attend_pictures(pictures, tf.constant(captions)).numpy()
+
+    def tokens(self, caption: str) -> list[str]:
+        """The words of a caption that the run reads."""
+        known = set(self.vocabulary)
+        return [word for word in text.words(caption) if word in known]
 
     def _features_batch(self, images):
         return self.recipe.image_features(tf.cast(images, tf.float32) / 127.5 - 1.0)
@@ -378,6 +404,26 @@ class Run:
         beside = folder / "config.json.partial"
         beside.write_text(self.config.to_json())
         beside.replace(folder / "config.json")
+
+
+def _to_uint8(images):
+    """[-1, 1] -> 0 to 255, rounded."""
+    return tf.cast(tf.round(tf.clip_by_value(images * 127.5 + 127.5, 0.0, 255.0)), tf.uint8)
+
+
+def _in_batches(function, conditions, noise: dict, batch_size: int):
+    """The function of conditions and noise of N rows, batch by batch; its nest of arrays of N rows."""
+    parts, count = [], len(next(iter(noise.values())))
+    for start in range(0, count, batch_size):
+        rows = slice(start, start + batch_size)
+
+        # Every batch has the same size, so that a picture does not depend on its neighbours' number.
+        def fill(x, rows=rows):
+            return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(x.dtype))
+
+        made, kept = function(*_each(fill, (conditions, noise))), min(batch_size, count - start)
+        parts.append(tf.nest.map_structure(lambda rows, kept=kept: rows.numpy()[:kept], made))
+    return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
 
 
 def _opened(path: str | Path) -> Image.Image:

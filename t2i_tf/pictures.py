@@ -19,6 +19,28 @@ def enlarged(images: np.ndarray, size: int) -> np.ndarray:
     return images[..., rows[:, None], columns, :]
 
 
+def smooth(weights: np.ndarray, size: int, spread: float = 0.6) -> np.ndarray:
+    """Weights of places [..., h, w] -> float64 [..., size, size]: each place is a Gaussian around its middle.
+
+    Args:
+        spread: its standard deviation, in places. What lies between places is a mean of them: nothing exceeds the
+            largest weight.
+    """
+
+    def along(length):
+        distances = (np.arange(size)[:, None] + 0.5) * length / size - (np.arange(length) + 0.5)
+        shares = np.exp(-0.5 * (distances / spread) ** 2)
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    return along(weights.shape[-2]) @ weights.astype(np.float64) @ along(weights.shape[-1]).T
+
+
+def overlaid(picture: np.ndarray, light: np.ndarray, opacity: float = 0.7) -> np.ndarray:
+    """A picture uint8 [H,W,3] under a map [H,W] in [0, 1]: white where it is 1, darkened where it is 0."""
+    mixed = (1.0 - opacity) * picture + opacity * 255.0 * light[..., None]
+    return np.round(mixed).astype(np.uint8)
+
+
 def labelled_grid(
     images: np.ndarray,
     row_labels: list[str],

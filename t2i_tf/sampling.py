@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2i_tf import pictures
+from t2i_tf import attention_pictures, pictures
 from t2i_tf.config import SampleConfig
-from t2i_tf.data import records
+from t2i_tf.data import records, text
 from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import neighbors
+from t2i_tf.evaluation import alignment, neighbors
 from t2i_tf.inference import Run, load
 
 DEFAULT_CAPTIONS = 8
@@ -98,6 +98,9 @@ def sample(options: SampleConfig) -> Iterator[str]:
     if not 0.0 <= options.truncation <= 1.0:
         raise UserError(f"--truncation={options.truncation}: give a number from 0 to 1")
     run = load(options.run_dir, options.weights, options.checkpoint)
+    if options.attention and run.recipe.kind != "gan":
+        yield from _attention_of_pairs(run, options)
+        return
     if run.recipe.kind != "gan":
         raise UserError(
             f"--run_dir={options.run_dir} is a run of {run.paper}, which draws no pictures: give the run of a generator"
@@ -109,14 +112,17 @@ def sample(options: SampleConfig) -> Iterator[str]:
         )
     captions, out = captions_of(options, run), Path(options.out)
     if seeds is None:
-        seeds = [0] if captions and options.mode in ("scales", "nearest") else list(range(8))
-    draw = {
+        single = options.attention or options.mode in ("scales", "nearest", "change_word")
+        seeds = [0] if captions and single else list(range(8))
+    modes = {
         "grid": _grid if run.takes_text else _grid_without_text,
         "scales": _scales,
         "nearest": _nearest,
         "interpolate_text": _interpolate_text,
         "interpolate_noise": _interpolate_noise,
-    }[options.mode]
+        "change_word": _change_word,
+    }
+    draw = _attention if options.attention else modes[options.mode]
     yield from draw(run, captions, seeds, options, out)
     caption = f" --caption={shlex.quote(captions[0])}" if captions else ""
     yield f"next: t2i-sample --run_dir={options.run_dir}{caption} --seeds=0-7 --out={out}"
@@ -226,3 +232,63 @@ def _interpolate_noise(run, captions, seeds, options, out):
     grid = pictures.labelled_grid(images, labels, None, _enlargement(images))
     title = "noise" if caption is None else f'noise of "{caption}"'
     yield f"{title}: {pictures.save(grid, out / 'interpolate_noise.png')}"
+
+
+def _attention(run, captions, seeds, options, out):
+    rows, noise, labels = _each(captions, seeds)
+    images, attention = run.attend(rows or [], noise, options.truncation)
+    figure = attention_pictures.generated(labels, [run.tokens(caption) for caption in rows], images, attention)
+    path = pictures.save(Image.fromarray(figure), out / "attention.png")
+    yield f"scales and the words looked at most, of {len(labels)} pictures: {path}"
+
+
+def _attention_of_pairs(run, options):
+    dataset = _dataset(options, run)
+    split = dataset.split("test" if "test" in dataset.manifest["splits"] else "train")
+    figure = alignment.attention_figure(run, split, DEFAULT_CAPTIONS)
+    path = pictures.save(Image.fromarray(figure), Path(options.out) / "attention.png")
+    yield f"where each word looks, of {DEFAULT_CAPTIONS} pictures of split {split.name}: {path}"
+    yield f"next: t2i-evaluate --run_dir={options.run_dir}"
+
+
+def parse_changes(changes: tuple[str, ...], caption: str) -> list[tuple[str, str]]:
+    """("red=blue",) -> [("red", "blue")]. Raises UserError for another form or a word that the caption lacks."""
+    found = []
+    for change in changes:
+        old, equals, new = (part.strip() for part in change.partition("="))
+        if not (old and equals and new):
+            raise UserError(f"--change={change}: write old=new, e.g. --change=red=blue")
+        if not _word(old).search(caption):
+            raise UserError(f'--change={change}: the caption "{caption}" has no word "{old}"')
+        found.append((old, new))
+    return found
+
+
+def _word(word: str) -> re.Pattern:
+    return re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+
+
+def _change_word(run, captions, seeds, options, out):
+    """A row the caption and each changed one, a column a seed; with attention, beside each picture the last stage's
+    for the word that is changed."""
+    changes = parse_changes(options.change, captions[0]) if captions else []
+    if not changes:
+        raise UserError("--mode=change_word needs --caption and --change=old=new")
+    changed = [captions[0], *(_word(old).sub(lambda _, new=new: new, captions[0]) for old, new in changes)]
+    words = [changes[0][0], *(new for _, new in changes)]
+    rows, noise = [c for c in changed for _ in seeds], seeds * len(changed)
+    titles = [f"seed {seed}" for seed in seeds]
+    if hasattr(run.recipe, "attend"):
+        scales, attention = run.attend(rows, noise, options.truncation)
+        images, columns = scales[-1], []
+        for row, (caption, picture) in enumerate(zip(rows, images, strict=True)):
+            tokens, word = run.tokens(caption), text.words(words[row // len(seeds)])
+            weights = sum(attention[-1][row][..., i] for i, token in enumerate(tokens) if token in word)
+            light = attention_pictures.word_map(np.broadcast_to(weights, attention[-1].shape[1:3]), len(picture), 0.0)
+            columns += [picture, pictures.overlaid(picture, light)]
+        images, titles = np.stack(columns), [title for seed in titles for title in (seed, "attention")]
+    else:
+        images = run.generate(rows, noise, options.truncation)[-1]
+    grid = images.reshape(len(changed), len(titles), *images.shape[1:])
+    path = pictures.save(pictures.labelled_grid(grid, changed, titles, _enlargement(images)), out / "change_word.png")
+    yield f"one word changed, the noise fixed: {path}"

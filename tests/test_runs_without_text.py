@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from t2i_tf import inference, sampling
-from t2i_tf.config import SampleConfig, TrainConfig
+from t2i_tf.config import EvaluateConfig, SampleConfig, TrainConfig
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import evaluate
 from t2i_tf.training import loop
@@ -118,7 +118,7 @@ def test_diversity_is_across_seeds(run, run_dir, blossoms):
 
     split = records.Dataset.open(blossoms).split("test")
     assert evaluate.fitting(run, split) == ["diversity"], "no score of captions fits"
-    score = evaluate.evaluate(run, "diversity", split, num_images=5, seed=2)
+    score = evaluate.evaluate(run, "diversity", split, EvaluateConfig(num_images=5, seed=2))
     images = run.generate(None, range(2, 7))[-1]
     assert score["across_seeds"] == metrics.mean_distance(images[None]) and 0 < score["real"] < 1
     assert (score["seeds"], score["real_images"]) == (5, 5)

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import tensorflow as tf
 
+from t2i_tf import attention_pictures
 from t2i_tf.checkpoints import fingerprint
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
@@ -128,6 +129,24 @@ def r_precision(run: Run, split: records.Split, options: EvaluateConfig) -> dict
         "encoder_sha256": fingerprint(encoders),
         "trained_against_encoder": flattered,
     }
+
+
+def attention_figure(run: Run, split: records.Split, count: int) -> np.ndarray:
+    """Where each word of a caption looks in its picture (DAMSM), of `count` pictures of the split -> uint8 [H,W,3].
+
+    Raises UserError for a run without such attention.
+    """
+    if not hasattr(run.recipe, "attend"):
+        raise UserError(f"a run of {run.paper} has no attention: give the run of a DAMSM or an AttnGAN")
+    captions = split.captions()
+    described = [number for number in range(split.num_images) if captions[number]]
+    chosen = [described[place] for place in np.linspace(0, len(described) - 1, min(count, len(described))).astype(int)]
+    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
+    (images,) = pipeline.views(split, size, len(chosen), box_crop=box_crop, chosen=np.array(chosen)).as_numpy_iterator()
+    shown = [captions[number][0] for number in chosen]
+    return attention_pictures.matched(
+        shown, [run.tokens(caption) for caption in shown], images, run.attend_pictures(images, shown)
+    )
 
 
 def _check_encoder(run: Run, metric: str) -> None:

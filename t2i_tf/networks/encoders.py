@@ -132,25 +132,28 @@ class HubInception:
 
 
 class ConvolutionalTrunk(keras.layers.Layer):
-    """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,4w]); for data on which a small network sees enough.
+    """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,8w]); for data on which a small network sees enough.
 
-    Convolutions 4x4 of stride 2 with batch norm and leaky ReLU: three, whose maps are the regions, and two more,
-    whose mean over places are the features.
+    Convolutions with batch norm and leaky ReLU: three of 4x4 and stride 2, whose maps are the regions, and two of 3x3,
+    whose mean and maximum over places are the features.
     """
 
     def __init__(self, width: int, **kwargs):
         super().__init__(**kwargs)
-        filters = (width, 2 * width, 4 * width, 4 * width, 4 * width)
+        shapes = [(width, 4, 2), (2 * width, 4, 2), (4 * width, 4, 2), (4 * width, 3, 1), (4 * width, 3, 1)]
         self.convs = [
-            keras.layers.Conv2D(count, 4, 2, "same", use_bias=False, name=f"conv{i}") for i, count in enumerate(filters)
+            keras.layers.Conv2D(filters, size, stride, "same", use_bias=False, name=f"conv{i}")
+            for i, (filters, size, stride) in enumerate(shapes)
         ]
-        self.norms = [BatchNormalization(name=f"norm{i}") for i in range(len(filters))]
+        self.norms = [BatchNormalization(name=f"norm{i}") for i in range(len(shapes))]
 
     def call(self, images, training=False):
         maps = [images]
         for conv, norm in zip(self.convs, self.norms, strict=True):
             maps.append(leaky_relu(norm(conv(maps[-1]), training=training)))
-        return maps[3], tf.reduce_mean(maps[-1], axis=[1, 2])
+        places = [1, 2]
+        features = [tf.reduce_mean(maps[-1], axis=places), tf.reduce_max(maps[-1], axis=places)]
+        return maps[3], tf.concat(features, axis=-1)
 
 
 def _uniform(bound: float) -> keras.Initializer:

@@ -29,11 +29,14 @@ A GAN recipe has `generator` and the ordered dict `discriminators`, and
 * `sampling_noise(draw) -> dict` and `sample(condition, noise) -> list of images [B,H,W,3] in [-1,1]`, small to large:
   test time; the noise has a row for each picture and goes to zero with the truncation;
 * `image_features(images) -> [B,F]`: what the discriminator of the largest scale makes of pictures [B,S,S,3] in [-1,1]
-  before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it.
+  before it looks at a condition, flattened; running statistics. Training pictures near a sample are found with it;
+* maybe `attend(condition, noise) -> {"images": as sample, "attention": list of [B,h,w,T]}`: how much each place looked
+  at each word, of each stage.
 
 A supervised recipe has `losses(batch, noise) -> dict` as above, and what its metrics ask for (`encode_captions`,
-`encode_pictures`, `similarity`, ...). A captioner has `annotations(batch)`, `seen_share`, `caption(batch, ...)`,
-`negative_log_likelihood(batch)`, and beside it `to_text(ids, vocabulary)`.
+`encode_pictures`, `similarity`, ...); maybe `attend(batch) -> [B,T,h,w]`: where each word of a caption looks. A
+captioner has `annotations(batch)`, `seen_share`, `caption(batch, ...)`, `negative_log_likelihood(batch)`, and beside it
+`to_text(ids, vocabulary)`.
 
 Means are over the replica's own rows: the trainer divides by the number of replicas, once, and gradients are summed.
 """

@@ -11,12 +11,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from t2i_tf import checkpoints, papers, pictures
+from t2i_tf import attention_pictures, checkpoints, papers, pictures
 from t2i_tf.config import EvaluateConfig, RunConfig, TrainConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import evaluate
+from t2i_tf.evaluation import alignment, evaluate
 from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
 from t2i_tf.training import caches, callbacks, run_folder
 from t2i_tf.training.best import BestWeights
@@ -24,6 +25,8 @@ from t2i_tf.training.trainers import trainer as make_trainer
 
 SAMPLED_CAPTIONS = 8
 SAMPLED_SEEDS = 6
+SHOWN_ATTENTION = 4
+"""Pictures whose attention is drawn while training."""
 SAMPLE_EVERY = 500
 """Steps between sample grids and scores, for papers that do not choose weights by a score."""
 SCORED_IMAGES = 256
@@ -294,6 +297,7 @@ class _Observer:
             live.average.swap()
         try:
             self._draw(live, step)
+            self._draw_attention(live, step)
             scores = self._score(live, step)
         finally:
             if live.average is not None:
@@ -314,6 +318,21 @@ class _Observer:
         with self.writer.as_default(step=step):
             tf.summary.image("samples", np.asarray(grid)[None])
             tf.summary.text("captions", tf.constant(self.captions))
+
+    def _draw_attention(self, live, step):
+        """Where words were looked at in generated pictures, or look in unseen ones."""
+        if not hasattr(live.recipe, "attend"):
+            return
+        if self.captions:
+            shown = self.captions[:SHOWN_ATTENTION]
+            images, attention = live.attend(shown, [0] * len(shown))
+            tokens = [live.tokens(caption) for caption in shown]
+            figure = attention_pictures.generated(shown, tokens, images, attention)
+        else:
+            figure = alignment.attention_figure(live, self.test or self.session.split, SHOWN_ATTENTION)
+        pictures.save(Image.fromarray(figure), self.run_dir / "samples" / f"attention-{step:07d}.png")
+        with self.writer.as_default(step=step):
+            tf.summary.image("attention", figure[None])
 
     def _score(self, live, step) -> dict[str, dict]:
         """Metric -> its line of scores.jsonl."""
