@@ -247,6 +247,13 @@ def _import_weights(options: config.ImportConfig, given: dict) -> None:
     print(importing.import_weights(options))
 
 
+def _export(options: config.ExportConfig, given: dict) -> None:
+    from t2i_tf import export as exporting
+
+    for line in exporting.export(options):
+        print(line)
+
+
 def _benchmark(options: config.BenchmarkConfig, given: dict) -> None:
     import json
 
@@ -260,4 +267,5 @@ train = _command("t2i-train", config.TrainConfig, _train, with_paper=True)
 sample = _command("t2i-sample", config.SampleConfig, _sample)
 evaluate = _command("t2i-evaluate", config.EvaluateConfig, _evaluate)
 import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
+export = _command("t2i-export", config.ExportConfig, _export)
 benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark)

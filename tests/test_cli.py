@@ -18,6 +18,7 @@ VERBS = {
     "train": config.TrainConfig,
     "sample": config.SampleConfig,
     "evaluate": config.EvaluateConfig,
+    "export": config.ExportConfig,
     "import_weights": config.ImportConfig,
     "benchmark": config.BenchmarkConfig,
 }
