@@ -45,6 +45,7 @@ setup(
             "t2i-prepare = t2i_tf.cli:prepare",
             "t2i-train = t2i_tf.cli:train",
             "t2i-sample = t2i_tf.cli:sample",
+            "t2i-export = t2i_tf.cli:export",
             "t2i-evaluate = t2i_tf.cli:evaluate",
             "t2i-table = t2i_tf.cli:table",
             "t2i-benchmark = t2i_tf.cli:benchmark",

@@ -265,6 +265,13 @@ def _import_weights(options: config.ImportConfig, given: dict) -> None:
     print(importing.import_weights(options))
 
 
+def _export(options: config.ExportConfig, given: dict) -> None:
+    from t2i_tf import export as exporting
+
+    for line in exporting.export(options):
+        print(line)
+
+
 def _benchmark(options: config.BenchmarkConfig, given: dict) -> None:
     import json
 
@@ -279,4 +286,5 @@ sample = _command("t2i-sample", config.SampleConfig, _sample)
 evaluate = _command("t2i-evaluate", config.EvaluateConfig, _evaluate)
 table = _command("t2i-table", config.TableConfig, _table, with_tensorflow=False)
 import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
+export = _command("t2i-export", config.ExportConfig, _export)
 benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark)

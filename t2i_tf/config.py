@@ -197,6 +197,15 @@ class SampleConfig:
     data_dir: str | None = option(
         None, "data set of --mode=nearest and of the default captions (default: the run's own)"
     )
+    film: bool = option(
+        False,
+        "instead of --mode: an animated picture from caption to caption and back to the first, the noise fixed, one "
+        "for each seed; of one caption, or without text, from seed to seed",
+    )
+    film_steps: int = option(24, "pictures of a film from one caption or seed to the next, 20 a second", minimum=1)
+    film_format: str = option(
+        "webp", "webp: all colours, small; gif: 256 colours, seen everywhere", choices=("webp", "gif")
+    )
     interpolation_steps: int = option(8, "pictures along an interpolation, both ends included", minimum=2)
     weights: str = option(
         "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
@@ -287,6 +296,32 @@ class TableConfig:
     format: str = option("markdown", "markdown or csv", choices=("markdown", "csv"))
     published: bool = option(True, "also the papers' figures of the same metrics and data sets")
     out: str | None = option(None, "file to write (default: print)")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Writes a trained run as a SavedModel that takes strings and needs nothing of this package."""
+
+    run_dir: str = option(REQUIRED, "run folder to export")
+    out: str = option(
+        REQUIRED, "folder to write, new or empty; TensorFlow Serving wants a number below the model's name: flowers/1"
+    )
+    weights: str = option(
+        "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    checkpoint: str = option(
+        "best",
+        "best: that of the best score, where the run chooses by one; newest: the last one",
+        choices=("best", "newest"),
+    )
+    least_rows: int | None = option(
+        None,
+        "smaller batches are filled up to so many rows (default: measured here, so that a picture depends on no "
+        "neighbour); 32 is what t2i-sample does: right on any machine, and slow for single captions",
+        minimum=1,
+    )
+    beam_size: int = option(1, "captioners: hypotheses kept while a caption is written; 1 is greedy", minimum=1)
+    length_normalised: bool = option(False, "captioners: choose captions by their cost a word")
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ class Run:
             known = self._known_words()
             for caption in captions:
                 text.check_words(caption, known)
-            return tf.nest.map_structure(lambda rows: rows.numpy(), self._condition(tf.constant(captions)))
+            return _in_filled_batches(self._condition, captions)
         if self.text_encoder is None:
             raise UserError(
                 "this run was trained on ready-made embeddings and has no text encoder: add one with "
@@ -185,7 +185,7 @@ class Run:
             )
         for caption in captions:
             text.check(caption, self.text_encoder.recipe.hyperparameters.character_rule)
-        embedding = self.text_encoder.encode(captions)
+        embedding = _in_filled_batches(self.text_encoder._encode, captions)
         return self.recipe.condition({"embedding": tf.constant(embedding[:, None])}).numpy()
 
     @property
@@ -202,11 +202,11 @@ class Run:
         return self.embed(captions) if self.takes_text else None
 
     def _sample_batch(self, condition, noise):
-        return [_to_uint8(image) for image in self.recipe.sample(condition, noise)]
+        return [to_uint8(image) for image in self.recipe.sample(condition, noise)]
 
     def _attend_batch(self, condition, noise):
         made = self.recipe.attend(condition, noise)
-        return {"images": [_to_uint8(image) for image in made["images"]], "attention": made["attention"]}
+        return {"images": [to_uint8(image) for image in made["images"]], "attention": made["attention"]}
 
     def _attend_pictures_batch(self, pictures, captions):
         return self.recipe.attend({"images": (tf.cast(pictures, tf.float32) / 127.5 - 1.0,), **self._read(captions)})
@@ -425,9 +425,29 @@ class Run:
         beside.replace(folder / "config.json")
 
 
-def _to_uint8(images):
+def to_uint8(images):
     """[-1, 1] -> 0 to 255, rounded."""
     return tf.cast(tf.round(tf.clip_by_value(images * 127.5 + 127.5, 0.0, 255.0)), tf.uint8)
+
+
+def _in_filled_batches(function, captions: list[str]):
+    """The function of captions [N], in batches of one size as of `Run.render`; its nest of arrays of N rows.
+
+    Word vectors of batches with shorter captions are followed by zeros.
+    """
+    parts = []
+    for start in range(0, len(captions), BATCH_SIZE):
+        batch = captions[start : start + BATCH_SIZE]
+        made, kept = function(tf.constant([*batch, *batch[:1] * (BATCH_SIZE - len(batch))])), len(batch)
+        parts.append(tf.nest.map_structure(lambda rows, kept=kept: rows.numpy()[:kept], made))
+
+    def joined(*rows):
+        longest = [max(lengths) for lengths in zip(*(x.shape[1:] for x in rows), strict=True)]
+        return np.concatenate(
+            [np.pad(x, [(0, 0), *((0, n - m) for n, m in zip(longest, x.shape[1:], strict=True))]) for x in rows]
+        )
+
+    return tf.nest.map_structure(joined, *parts)
 
 
 def _in_batches(function, conditions, noise: dict, batch_size: int):

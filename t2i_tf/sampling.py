@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2i_tf import attention_pictures, describing, pictures
+from t2i_tf import attention_pictures, describing, film, pictures
 from t2i_tf.config import SampleConfig
 from t2i_tf.data import records, text
 from t2i_tf.data.prepare import ProgressLine
@@ -118,6 +118,9 @@ def sample(options: SampleConfig) -> Iterator[str]:
             "one: give a run of t2i-train"
         )
     captions, out = captions_of(options, run), Path(options.out)
+    if options.film:
+        yield from film.film(run, captions, seeds, options)
+        return
     if seeds is None:
         single = options.attention or options.mode in ("scales", "nearest", "change_word", "round_trip")
         seeds = [0] if captions and single else list(range(8))

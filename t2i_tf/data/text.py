@@ -51,6 +51,13 @@ def character_ids(captions: tf.Tensor, rule: str = "lower_zero", length: int = T
     return ids
 
 
+def unknown_characters(captions: tf.Tensor, rule: str = "lower_zero") -> tf.Tensor:
+    """UTF-8 captions, string [B] -> their characters outside ALPHABET under the rule of `character_ids`, string [B]."""
+    captions = captions if rule == "demo" else _lower(captions)
+    known = "".join(rf"\x{ord(symbol):02x}" for symbol in sorted(set(ALPHABET)))
+    return tf.strings.regex_replace(captions, f"[{known}]+", "")
+
+
 def words(caption: str) -> list[str]:
     """The words of a caption by AttnGAN's rule; the twin of `tokenize` in Python.
 

@@ -1,0 +1,350 @@
+"""Exports of every paper: used by a process that lacks this package, they give what the live runs give, to the bit."""
+
+import argparse
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import sysconfig
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.python.tools import saved_model_cli
+
+from t2i_tf import export, inference, papers
+from t2i_tf.config import ExportConfig, RunConfig, TrainConfig
+from t2i_tf.errors import UserError
+from t2i_tf.inference import Run, SeedDraw
+from t2i_tf.networks.moving_average import MovingAverage
+from t2i_tf.papers import Context
+
+VOCABULARY = ["a", "flower", "red", "blue", "with", "petals", "yellow", "center", "big", "round"]
+CAPTIONS = ["a red flower", "a big zorgly blue flower with Yellow petals", "", "花 花", "blue – petals! Émile"]
+SEEDS = [3, 4, 5, 2**31 + 1, 2**40]
+TREE = {"num_scales": 2, "base_size": 16, "generator_width": 4, "discriminator_width": 2, "noise_dim": 5}
+WORDS = {"image_encoder": "conv", "image_encoder_width": 2, "embedding_dim": 8, "word_dim": 6}
+STAGE = {"generator_width": 4, "discriminator_width": 2, "noise_dim": 5, "condition_dim": 4, "residual_blocks": 1}
+TEXT, READER = Context(text_dim=16), Context(vocabulary_size=len(VOCABULARY) + 1)
+RUNS = {
+    "char_cnn_rnn": (Context(), {"text_channels": (8, 8, 8), "embedding_dim": 16, "image_encoder_width": 4}),
+    "gan_int_cls": (
+        TEXT,
+        {"generator_width": 4, "discriminator_width": 4, "text_projection": 8, "noise_dim": 8, "ema_decay": 0.5},
+    ),
+    "stackgan_stage1": (TEXT, STAGE),
+    "stackgan_stage2": (TEXT, {**STAGE, "stage": 2, "form": "pytorch"}),
+    "stackgan_v2": (TEXT, {**TREE, "condition_dim": 4}),
+    "stackgan_v2_without_text": (Context(), {**TREE, "conditional": False}),
+    "damsm": (READER, {**WORDS, "image_size": 32}),
+    "attngan": (READER, {**WORDS, **TREE, "condition_dim": 4}),
+    "show_attend_tell": (
+        READER,
+        {"image_encoder": "conv", "image_encoder_width": 2, "image_size": 32}
+        | {"word_dim": 5, "state_dim": 6, "attention_layers": 2},
+    ),
+}
+GANS = [name for name in RUNS if name.startswith(("gan", "stackgan", "attngan"))]
+
+
+def build(name):
+    """A run of random weights, large enough that everything matters. The averages are others than the weights."""
+    context, given = RUNS[name]
+    paper = next(key for key in papers.PAPERS if name.split("_stage")[0].split("_without")[0] == key)
+    hyperparameters = dataclasses.asdict(papers.resolve(paper, **given))
+    config = RunConfig(TrainConfig(paper=paper, data_dir=""), hyperparameters, dataclasses.asdict(context))
+    recipe = inference.build(config)
+    rng = np.random.default_rng(1)
+
+    def shake():
+        for network in recipe.networks.values():
+            for variable in network.variables:
+                if "variance" in variable.path:
+                    variable.assign(rng.uniform(0.05, 0.5, variable.shape))
+                elif variable.trainable or "mean" in variable.path:
+                    fan_in = max(1, int(np.prod(variable.shape[:-1])))
+                    variable.assign(rng.normal(0, 1.5 / np.sqrt(fan_in), variable.shape))
+
+    shake()
+    average = MovingAverage.of(recipe)
+    shake()
+    if average is not None:
+        average.swap()
+    encoder = build("char_cnn_rnn") if recipe.request.text == "embedding" else None
+    reads_words = recipe.request.text == "words"
+    return Run(config, recipe, 7, encoder, average, VOCABULARY if reads_words else None)
+
+
+def pictures(count, size=32):
+    """PNG and JPEG files in turn, and what they show."""
+    found = []
+    for number, picture in enumerate(export._example_pictures(count, size)):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, ["PNG", "JPEG"][number % 2])
+        found.append((file.getvalue(), np.asarray(Image.open(file).convert("RGB"))))
+    files, shown = zip(*found, strict=True)
+    return list(files), np.stack(shown)
+
+
+FOREIGN = """
+import sys
+sys.path.append(sys.argv[2])
+try:
+    import t2i_tf
+    sys.exit("t2i_tf can be imported here")
+except ImportError:
+    pass
+import json, pathlib, time
+import numpy as np
+import tensorflow as tf
+folder = pathlib.Path(sys.argv[1])
+calls = json.loads((folder / "calls.json").read_text())
+for name, of_run in calls.items():
+    began = time.perf_counter()
+    loaded = tf.saved_model.load(str(folder / name))
+    print(name, "loaded in", round(time.perf_counter() - began, 2), "s")
+    for call, (signature, given) in of_run.items():
+        function = loaded.signatures[signature]
+        kinds = {key: spec.dtype for key, spec in function.structured_input_signature[1].items()}
+        if "images" in given:
+            given["images"] = [(folder / file).read_bytes() for file in given["images"]]
+        made = function(**{key: tf.constant(value, kinds[key]) for key, value in given.items()})
+        np.savez(folder / f"{name}.{call}.npz", **{key: np.asarray(value) for key, value in made.items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """-> folder of the exports, the live runs, lines printed, and results by run and call in a foreign process."""
+    folder = tmp_path_factory.mktemp("exports")
+    runs, lines, calls = {}, {}, {}
+    for name in RUNS:
+        runs[name] = build(name)
+        runs[name].save(folder / "runs" / name)
+        lines[name] = list(export.export(ExportConfig(run_dir=str(folder / "runs" / name), out=str(folder / name))))
+    files, _ = pictures(4)
+    for number, file in enumerate([*files, b"no picture", b""]):
+        (folder / f"{number}.picture").write_bytes(file)
+    images = [f"{number}.picture" for number in range(6)]
+    drawn = {"captions": CAPTIONS, "seeds": SEEDS, "truncation": 0.8}
+    for name in GANS:
+        given = drawn if runs[name].takes_text else {key: drawn[key] for key in ("seeds", "truncation")}
+        rows = {key: value[1:2] if isinstance(value, list) else value for key, value in given.items()}
+        calls[name] = {"all": ["generate", given], "one": ["generate", rows], "png": ["generate_png", given]}
+    many = {"captions": ["a red flower"] * 34 + [CAPTIONS[1]], "seeds": [*range(34), 4], "truncation": 0.8}
+    nothing = {"captions": [], "seeds": [], "truncation": 1.0}
+    calls["stackgan_v2"] |= {"many": ["generate", many], "none": ["serving_default", nothing]}
+    path = {"caption_a": CAPTIONS[0], "caption_b": CAPTIONS[1], "steps": 4, "seed": 3, "truncation": 1.0}
+    calls["attngan"] |= {"many": ["generate", many], "attend": ["attend", drawn], "path": ["interpolate", path]}
+    calls["attngan"] |= {"silent": ["interpolate", {**path, "caption_b": "zorgly"}]}
+    calls["attngan"] |= {"long": ["generate", {**drawn, "captions": ["red " * n for n in (64, 65, 2000, 1, 0)]}]}
+    calls["show_attend_tell"] = {"all": ["caption", {"images": images}], "one": ["caption", {"images": images[1:2]}]}
+    for name in ("char_cnn_rnn", "damsm"):
+        calls[name] = {"encode": ["encode", {"captions": CAPTIONS}]}
+    calls["damsm"] |= {"attend": ["attend", {"images": images[:5], "captions": CAPTIONS}]}
+    calls["damsm"] |= {"pictures": ["encode_pictures", {"images": images}]}
+    (folder / "calls.json").write_text(json.dumps(calls))
+    arguments = [str(folder), sysconfig.get_paths()["purelib"]]
+    # Without site, since an editable installation of this package is found by it.
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", FOREIGN, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(done.stdout)
+    made = {
+        name: {call: dict(np.load(folder / f"{name}.{call}.npz", allow_pickle=True)) for call in calls[name]}
+        for name in calls
+    }
+    return argparse.Namespace(folder=folder, runs=runs, lines=lines, made=made)
+
+
+@pytest.mark.parametrize("seeds", [[0], [7, 0, 7], [2**31 - 1, 2**31, 2**40, 2**63 - 1], [-1], []])
+def test_noise_in_a_graph_is_the_noise_of_t2i_sample(seeds):
+    for kind in ("normal", "truncated_normal"):
+        for name in ("z", "augmentation"):
+            draw = getattr(export.InGraphDraw(tf.constant(seeds, tf.int64)), kind)
+            live = getattr(SeedDraw(seeds), kind)(name, 9) if seeds else np.zeros([0, 9])
+            np.testing.assert_array_equal(tf.function(lambda d=draw, n=name: d(n, 9))(), live)
+
+
+@pytest.mark.parametrize("name", GANS)
+def test_pictures_are_those_of_the_live_run(exports, name):
+    run, made = exports.runs[name], exports.made[name]
+    said = [0, 1, 4] if run.takes_text else [0, 1, 2, 3, 4]
+    captions = [CAPTIONS[row] for row in said] if run.takes_text else None
+    live = run.generate(captions, [SEEDS[row] for row in said], 0.8)
+    for images in live:
+        size = images.shape[1]
+        exported = made["all"][f"images_{size}" if images is not live[-1] else "images"]
+        np.testing.assert_array_equal(exported[said], images)
+        assert np.ptp(images) > 50, "pictures that show something"
+    for row in set(range(5)) - set(said):
+        assert (made["all"]["images"][row] == export.GREY).all()
+    np.testing.assert_array_equal(made["one"]["images"], made["all"]["images"][1:2])
+    for file, image in zip(made["png"]["png_bytes"], made["all"]["images"], strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), image)
+
+
+@pytest.mark.parametrize("name", ["stackgan_v2", "attngan"])
+def test_a_picture_is_the_same_in_a_large_batch(exports, name):
+    np.testing.assert_array_equal(exports.made[name]["many"]["images"][-1], exports.made[name]["all"]["images"][1])
+
+
+def test_no_captions_give_no_pictures(exports):
+    made = exports.made["stackgan_v2"]["none"]
+    assert made["images"].shape == (0, 32, 32, 3) and made["images_16"].shape == (0, 16, 16, 3)
+    assert made["problem"].shape == (0,)
+
+
+def test_it_says_what_was_not_understood(exports):
+    empty = b"the caption is empty: write what the picture shows"
+    words, characters = exports.made["attngan"]["all"], exports.made["gan_int_cls"]["all"]
+    no_word = b"the caption has no word that this run was trained on: use words of its data set"
+    assert words["problem"].tolist() == [b"", b"", empty, no_word, b""]
+    assert words["unknown_words"].tolist() == [b"", b"zorgly", b"", b"", b"mile"]
+    no_character = b"the caption has no character the text encoder knows: write it in English"
+    assert characters["problem"].tolist() == [b"", b"", empty, no_character, b""]
+    assert [found.decode() for found in characters["unknown_characters"]] == ["", "", "", "花花", "–É"]
+
+
+def test_captions_are_read_up_to_a_length(exports):
+    long = b"the caption has more than 64 words: shorten it"
+    assert exports.made["attngan"]["long"]["problem"].tolist()[:4] == [b"", long, long, b""]
+    run = exports.runs["attngan"]
+    np.testing.assert_array_equal(
+        exports.made["attngan"]["long"]["images"][0], run.generate(["red " * 64], [SEEDS[0]], 0.8)[-1][0]
+    )
+
+
+def test_attention_goes_with_the_words_that_were_read(exports):
+    made, run = exports.made["attngan"]["attend"], exports.runs["attngan"]
+    tokens = [[word.decode() for word in row if word] for row in made["tokens"]]
+    assert tokens == [run.tokens(caption) for caption in CAPTIONS]
+    live = run.attend([CAPTIONS[0], CAPTIONS[1]], SEEDS[:2], 0.8)
+    np.testing.assert_array_equal(made["images"][:2], live[0][-1])
+    (weights,) = live[1]
+    np.testing.assert_allclose(made["attention_16"][:2, :, :, : weights.shape[-1]], weights, atol=1e-6)
+
+
+def test_interpolation_is_that_of_the_live_run(exports):
+    run, made = exports.runs["attngan"], exports.made["attngan"]
+    live = run.interpolate_text(CAPTIONS[0], CAPTIONS[1], 4, [3])[0]
+    np.testing.assert_array_equal(made["path"]["images"], live)
+    assert made["path"]["unknown_words"].tolist() == [b"", b"zorgly"]
+    assert (made["silent"]["images"] == export.GREY).all() and made["silent"]["problem"][1].startswith(b"the caption")
+
+
+def test_captions_of_pictures_are_those_of_the_live_run(exports):
+    run, (made, one) = exports.runs["show_attend_tell"], exports.made["show_attend_tell"].values()
+    _, shown = pictures(4)
+    live = run.describe(shown)
+    assert [caption.decode() for caption in made["captions"]] == [*live.captions, "", ""]
+    assert one["captions"][0] == made["captions"][1]
+    assert made["problem"].tolist() == [b""] * 4 + [b"this is no JPEG or PNG file"] * 2
+    np.testing.assert_allclose(made["costs"][:4], live.costs, rtol=1e-5)
+    for row, maps in enumerate(live.attention):
+        np.testing.assert_allclose(made["attention"][row][: len(maps)], maps, atol=1e-6)
+        assert [word.decode() for word in made["words"][row] if word] == live.words[row]
+
+
+@pytest.mark.parametrize("name", ["char_cnn_rnn", "damsm"])
+def test_vectors_are_those_of_the_live_run(exports, name):
+    made, said = exports.made[name]["encode"], [0, 1, 4]
+    live = exports.runs[name].encode([CAPTIONS[row] for row in said])
+    np.testing.assert_allclose(made["vectors"][said], live, rtol=1e-5, atol=1e-6)
+    assert not made["vectors"][2:4].any() and all(made["problem"][2:4])
+
+
+def test_words_and_pictures_meet(exports):
+    run, made = exports.runs["damsm"], exports.made["damsm"]
+    _, shown = pictures(4)
+    np.testing.assert_allclose(made["pictures"]["vectors"][:4], run.encode_pictures(shown), atol=1e-5)
+    assert not made["pictures"]["vectors"][4:].any()
+    live = run.attend_pictures(shown[:2], CAPTIONS[:2])
+    np.testing.assert_allclose(made["attend"]["attention"][:2, : live.shape[1]], live, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(40, 64), (32, 50), (97, 33)])
+@pytest.mark.parametrize("stored, squashed", [(None, False), (38, False), (38, True)])
+def test_pictures_of_any_size_are_prepared_as_by_the_live_run(tmp_path, sizes, stored, squashed):
+    run = build("show_attend_tell")
+    run.config.context.update(stored_size=stored, squashed=squashed)
+    smooth = tf.image.resize(np.random.default_rng(3).uniform(0, 255, [4, 4, 3]), sizes).numpy().astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "picture.png")
+    made, problem = export.decoded(tf.constant([(tmp_path / "picture.png").read_bytes()]), run)
+    live = run.prepared([tmp_path / "picture.png"])
+    assert np.abs(made.numpy().astype(int) - live).max() <= 1 and problem.numpy() == b""
+
+
+def test_averages_are_what_is_exported(exports, tmp_path):
+    run_dir = str(exports.folder / "runs" / "gan_int_cls")
+    raw = inference.load(run_dir, "raw").generate(CAPTIONS[:1], SEEDS[:1])[-1]
+    assert np.abs(raw[0].astype(int) - exports.made["gan_int_cls"]["all"]["images"][0]).mean() > 5
+
+
+def test_the_lines_say_what_there_is(exports):
+    lines = exports.lines["attngan"]
+    assert lines[0].startswith("attngan of step 7, loaded again and compared: equal to the live model in 5 pictures of")
+    (generate,) = [line for line in lines if line.startswith("  generate(")]
+    assert generate.startswith("  generate(captions string[?], seeds int64[?], truncation float32[]) -> ")
+    assert "images uint8[?,32,32,3], images_16 uint8[?,16,16,3], problem string[?], unknown_words string[?]" in generate
+    assert lines[-1] == f"next: saved_model_cli show --dir={exports.folder / 'attngan'} --tag_set=serve --all"
+
+
+def test_saved_model_cli_shows_the_signatures(exports, capsys):
+    arguments = saved_model_cli.create_parser().parse_args(["show", "--dir", str(exports.folder / "attngan"), "--all"])
+    arguments.func(arguments)
+    shown = capsys.readouterr().out
+    for name in ("serving_default", "generate", "generate_png", "attend", "interpolate"):
+        assert f"signature_def['{name}']" in shown
+    assert "inputs['captions'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1)\n" in shown
+    assert "inputs['seeds'] tensor_info:\n        dtype: DT_INT64\n        shape: (-1)\n" in shown
+    assert "inputs['truncation'] tensor_info:\n        dtype: DT_FLOAT\n        shape: ()\n" in shown
+    assert "outputs['images'] tensor_info:\n        dtype: DT_UINT8\n        shape: (-1, 32, 32, 3)\n" in shown
+    assert "outputs['png_bytes'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1)\n" in shown
+
+
+def test_only_what_is_needed_is_inside_and_no_path_of_this_machine(exports):
+    folder, run = exports.folder / "attngan", exports.runs["attngan"]
+    shapes = dict(tf.train.list_variables(str(folder / "variables" / "variables")))
+    inside = sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith("used_variables"))
+    needed = run.recipe.generator.count_params() + run.recipe.text_encoder.count_params()
+    assert inside == needed
+    assert str(exports.folder).encode() not in (folder / "saved_model.pb").read_bytes()
+    about = json.loads((folder / "assets.extra" / "export.json").read_text())
+    assert (about["paper"], about["step"]) == ("attngan", 7) and 1 <= about["least_rows"] <= 32
+
+
+def test_folders_with_something_in_them_are_left_alone(exports, tmp_path):
+    run_dir = str(exports.folder / "runs" / "gan_int_cls")
+    (tmp_path / "mine").write_text("mine")
+    for out in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(UserError, match=f"--out={out} exists already: give a new folder"):
+            list(export.export(ExportConfig(run_dir=run_dir, out=str(out))))
+    with pytest.raises(UserError, match="--least_rows=33: give at most 32"):
+        list(export.export(ExportConfig(run_dir=run_dir, out=str(tmp_path / "new"), least_rows=33)))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_export_that_differs_is_not_written(exports, tmp_path, monkeypatch):
+    """Here, of noise of other seeds."""
+    run_dir = str(exports.folder / "runs" / "gan_int_cls")
+    live = SeedDraw.normal
+    monkeypatch.setattr(SeedDraw, "normal", lambda draw, name, width: live(draw, name + "_other", width))
+    with pytest.raises(UserError, match="generate: the export gives other results than the live model"):
+        list(export.export(ExportConfig(run_dir=run_dir, out=str(tmp_path / "new"), least_rows=2)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_counted_from_which_on_results_agree():
+    rows = (tf.range(32.0),)
+    assert export.agreeing_rows(lambda x: x * 2, rows) == 1
+    assert export.agreeing_rows(lambda x: x + tf.cast(tf.size(x) < 5, tf.float32), rows) == 5
+    assert export.agreeing_rows(lambda x: x + tf.cast(tf.size(x), tf.float32), rows) == 32
+
+
+def test_runs_on_ready_made_embeddings_cannot_be_exported(exports, tmp_path):
+    run = exports.runs["gan_int_cls"]
+    Run(run.config, run.recipe, 7, None, run.average).save(tmp_path / "run")
+    with pytest.raises(UserError, match="has no text encoder: add one"):
+        list(export.export(ExportConfig(run_dir=str(tmp_path / "run"), out=str(tmp_path / "out"))))
