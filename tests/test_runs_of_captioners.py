@@ -430,3 +430,17 @@ def test_the_verb_passes_its_flags_on(captioner_run, blossoms):
     )
     line = json.loads(next(iter(evaluate.evaluate_run(given))))
     assert (line["beam_size"], line["length_normalised"], line["tokenization"]) == (3, True, "none")
+
+
+# Choosing weights.
+
+
+@pytest.mark.parametrize("select_by, value", [("bleu", "bleu_4"), ("likelihood", "negative_log_likelihood")])
+def test_the_best_weights_are_kept_by_the_score_asked_for(blossoms, tmp_path, select_by, value):
+    pytest.importorskip("pycocoevalcap")
+    outcome = trained(blossoms, tmp_path / "run", select_by=select_by)
+    kept = json.loads((tmp_path / "run" / "best" / "score.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
+    assert (kept["metric"], kept["name"]) == ("captions", value)
+    assert kept["value"] == {line["step"]: line[value] for line in lines}[kept["step"]]
+    assert f"best captions/{value}" in outcome.best

@@ -34,7 +34,7 @@ NUM_IMAGES = 1000
 """Pictures of a score where nothing else is said."""
 POLL_SECONDS = 5.0
 """How often a run that is watched is asked for a new checkpoint."""
-ENOUGH_IMAGES = {"diversity": 32, "recall": 1000}
+ENOUGH_IMAGES = {"diversity": 32, "recall": 1000, "captions": 1000}
 """Pictures behind a score that is taken while training, where fewer do than for the others or more are needed."""
 DIVERSITY_SEEDS, DIVERSITY_IMAGES = 4, 1000
 """Pictures of each caption, and the most pictures that are compared: pairs grow with their square."""

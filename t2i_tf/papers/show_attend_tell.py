@@ -31,7 +31,7 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, replicas
 from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
-from t2i_tf.papers import BatchRequest, Context
+from t2i_tf.papers import BatchRequest, Context, Selection
 
 END, UNKNOWN = 0, 1
 NOTHING = -1
@@ -109,6 +109,12 @@ class Hyperparameters:
     )
     learning_rate: float | None = option(
         None, "learning rate; the published one of the optimizer: 2e-4 adam, 1e-4 rmsprop, 1 adadelta"
+    )
+    select_by: str = option(
+        "bleu",
+        "score on unseen pictures by which the best weights are kept: bleu (BLEU-4 of greedy captions, the paper) or "
+        "likelihood (of their captions, the published code)",
+        choices=("bleu", "likelihood"),
     )
     batch_size: int = option(64, "global batch size in captions, all of one length", minimum=1)
     epochs: int = option(20, "passes over all captions (published: until validation gets no better)", minimum=1)
@@ -555,6 +561,12 @@ class Recipe:
     def seen_share(self) -> float:
         """Side of the square in the middle of a picture that the annotations cover, of the picture's side."""
         return 1.0 if self.frozen_features is None else self.frozen_features.seen_share
+
+    @property
+    def selection(self) -> Selection:
+        if self.hyperparameters.select_by == "bleu":
+            return Selection("captions", "bleu_4")
+        return Selection("captions", "negative_log_likelihood", largest=False)
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Every caption once; the last batch of each length may be filled up with others of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from t2i_tf import checkpoints
@@ -37,8 +38,11 @@ class BestWeights:
 
     def consider(self, step: int, score: dict, networks: dict, average) -> None:
         """Takes a score of these weights: keeps them if it is the best. A step that was considered before a crash is
-        counted once."""
-        value = score[self.selection.value]
+        counted once. A score without that value, for want of a package, is passed over with a warning."""
+        value = score.get(self.selection.value)
+        if value is None:
+            logging.warning("no %s in the scores: the best weights are not chosen by it", self.selection.value)
+            return
         if self.value is None or self.selection.better(value, self.value):
             checkpoints.save_weights(self.folder, step, networks, average)
             self.step, self.value, self.no_better = step, value, 0

@@ -80,3 +80,9 @@ def test_patience_without_a_score_to_choose_by_is_refused(blossoms, tmp_path):
     training = TrainConfig(paper="stackgan_v2", data_dir=str(blossoms), run_dir=str(tmp_path / "run"), patience=3)
     with pytest.raises(UserError, match="--patience: stackgan_v2 does not choose its weights by a score"):
         loop.run(training, {"conditional": False, "base_size": 16, "num_scales": 2, "generator_width": 8})
+
+
+def test_a_score_without_the_value_keeps_nothing_and_says_so(tmp_path, network, caplog):
+    best = BestWeights(tmp_path, Selection("captions", "bleu_4"), patience=1)
+    best.consider(1, {"negative_log_likelihood": 2.0}, {"network": network}, None)
+    assert not best.exhausted and not (tmp_path / "best").exists() and "no bleu_4 in the scores" in caplog.text
