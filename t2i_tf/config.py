@@ -161,7 +161,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Draws pictures of captions with a trained run."""
+    """Draws pictures of captions with a trained run, or describes pictures with a captioner's."""
 
     run_dir: str = option(REQUIRED, "run folder to sample from")
     caption: tuple[str, ...] = option(
@@ -181,8 +181,9 @@ class SampleConfig:
         "beside each sample the training pictures nearest to it, to see whether pictures were learned by heart; "
         "interpolate_text: between the first two captions; interpolate_noise: between the seeds of one caption; "
         "change_word: the first caption and what each --change makes of it, the noise fixed; with attention to words, "
-        "beside each picture where that word was looked at",
-        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise", "change_word"),
+        "beside each picture where that word was looked at; round_trip: a row a caption and seed, beside its picture "
+        "what the captioner of --captioner_run reads in it",
+        choices=("grid", "scales", "nearest", "interpolate_text", "interpolate_noise", "change_word", "round_trip"),
     )
     attention: bool = option(
         False,
@@ -207,6 +208,12 @@ class SampleConfig:
     )
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
     single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
+    images: tuple[str, ...] = option(
+        (), "captioners: comma-separated picture files to describe (default: 8 pictures of the test split)"
+    )
+    beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
+    length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
+    captioner_run: str | None = option(None, "run folder of the captioner that reads pictures back (round_trip)")
 
 
 @dataclass(frozen=True)
@@ -222,7 +229,8 @@ class EvaluateConfig:
     metrics: tuple[str, ...] = option(
         ("default",),
         "comma-separated: is, fid, kid (generators, --images), retrieval, recall (text encoders), r_precision, "
-        "diversity (generators), accuracy (classifiers); of blossoms caption_fidelity and attention_on_petals; "
+        "diversity, round_trip (generators), captions (captioners), accuracy (classifiers); of blossoms "
+        "caption_fidelity and attention_on_petals; "
         "default: what fits the run; with --images is,fid,kid",
     )
     extractor: str = option(
@@ -258,6 +266,16 @@ class EvaluateConfig:
     )
     watch: bool = option(False, "score every checkpoint of the run, and each new one as it appears, until Ctrl-C")
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
+    beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
+    length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
+    tokenization: str = option(
+        "ptb",
+        "tokens that captions are scored by: ptb (Penn Treebank, lower case, without punctuation; needs Java), words "
+        "(the same by a rule of our own) or none (split at blanks, as published)",
+        choices=("ptb", "words", "none"),
+    )
+    meteor: bool = option(True, "score captions by METEOR too, which takes Java, 1.2 GB and some seconds more")
+    captioner_run: str | None = option(None, "run folder of the captioner that reads pictures back (round_trip)")
 
 
 @dataclass(frozen=True)
@@ -277,9 +295,14 @@ class ImportConfig:
 
     paper: str = option(REQUIRED, "the paper whose weights these are")
     scheme: str = option(REQUIRED, "the naming scheme of the file; a wrong one is answered with the list")
-    weights: str = option(REQUIRED, "the published file: .npz, .pth or .t7; two joined by a comma for a scheme of two")
+    weights: str = option(
+        REQUIRED, "the published file: .npz, .pth or .t7; joined by commas for a scheme of several, in any order"
+    )
     run_dir: str = option(REQUIRED, "run folder to write")
     text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")
+    captions: str | None = option(
+        None, "captions.pickle published beside a DAMSM or an AttnGAN: the words that the text encoder knows"
+    )
 
 
 @dataclass(frozen=True)

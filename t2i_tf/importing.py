@@ -1,4 +1,4 @@
-"""`t2i-import-weights`: a published file -> a run folder that t2i-sample and t2i-evaluate take."""
+"""`t2i-import-weights`: published files -> a run folder that t2i-sample and t2i-evaluate take."""
 
 from __future__ import annotations
 
@@ -7,37 +7,89 @@ from pathlib import Path
 
 from t2i_tf import published
 from t2i_tf.config import ImportConfig, RunConfig, TrainConfig
+from t2i_tf.data import pickles
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run, load
+from t2i_tf.networks.moving_average import MovingAverage
 
 
 def import_weights(options: ImportConfig) -> str:
     """Writes the run folder and returns what to print.
 
-    Raises UserError: unknown scheme, a file that does not fit completely, a folder that is taken, or a text encoder of
-    another width than the generator wants.
+    Raises UserError: unknown scheme, a file that does not fit completely, a folder that is taken, a text encoder of
+    another width than the generator wants, or a captions.pickle that is missing, surplus or of another text encoder.
     """
-    scheme = published.SCHEMES.get(options.scheme)
-    if scheme is not None and scheme.paper != options.paper:
+    scheme = published.find(options.scheme)
+    if scheme.paper != options.paper:
         raise UserError(f"--scheme={options.scheme} holds weights of {scheme.paper}: give --paper={scheme.paper}")
     run_dir = Path(options.run_dir)
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"--run_dir={run_dir} is not empty: give a new folder")
+    vocabulary = _vocabulary(options, scheme.reads_words)
     text_encoder = load(options.text_encoder_run) if options.text_encoder_run else None
     imported = published.load(options.scheme, options.weights.split(","))
+    if vocabulary is not None:
+        _check_size(options, len(vocabulary) + 1, imported.context.vocabulary_size)
     if text_encoder is not None:
-        width = text_encoder.recipe.hyperparameters.embedding_dim
-        if imported.context.text_dim != width:
-            raise UserError(
-                f"--text_encoder_run={options.text_encoder_run} gives vectors of {width}, the generator in "
-                f"{options.weights} wants {imported.context.text_dim}: give the encoder it was trained with"
-            )
+        _check_width(options, text_encoder.recipe.hyperparameters.embedding_dim, imported.context.text_dim)
     config = RunConfig(
         TrainConfig(paper=options.paper, data_dir="", init_from=options.weights),
         dataclasses.asdict(imported.hyperparameters),
         dataclasses.asdict(imported.context),
     )
-    Run(config, imported.recipe, 0, text_encoder).save(run_dir)
-    verb = "t2i-sample" if imported.recipe.kind == "gan" else "t2i-evaluate"
-    caption = ' --caption="..."' if imported.recipe.kind == "gan" else " --data_dir=..."
-    return f"{imported.report}\nrun folder {run_dir}\nnext: {verb} --run_dir={run_dir}{caption}"
+    average = MovingAverage.of(imported.recipe)  # where the paper keeps one, published weights are it
+    run = Run(config, imported.recipe, 0, text_encoder, average, vocabulary)
+    run.save(run_dir)
+    lines = [str(imported.report)]
+    if vocabulary is not None:
+        lines.append(f"{options.captions}: {len(vocabulary):,} words")
+    untrained = [name for name in imported.recipe.networks if name not in scheme.networks]
+    if untrained:
+        lines.append(f"in none of the files, so untrained: {', '.join(untrained)}")
+    return "\n".join([*lines, f"run folder {run_dir}", _next(run, scheme.networks, run_dir)])
+
+
+def _vocabulary(options: ImportConfig, reads_words: bool) -> list[str] | None:
+    if reads_words and options.captions is None:
+        raise UserError(
+            f"--captions is missing: the text encoder of --scheme={options.scheme} reads words by their numbers in the "
+            "captions.pickle published beside it, and without that file the run could read no sentence"
+        )
+    if not reads_words and options.captions is not None:
+        raise UserError(
+            f"--captions={options.captions}: --scheme={options.scheme} has no text encoder that reads words: leave it "
+            "out, or give a scheme that has one"
+        )
+    return None if options.captions is None else pickles.vocabulary(options.captions)
+
+
+def _check_size(options: ImportConfig, given: int, wanted: int) -> None:
+    if given != wanted:
+        raise UserError(
+            f"--captions={options.captions} numbers {given:,} words, the text encoder in {options.weights} {wanted:,} "
+            "(<end> included): give the captions.pickle of the data set it was trained on"
+        )
+
+
+def _check_width(options: ImportConfig, given: int, wanted: int | None) -> None:
+    if wanted is None:
+        raise UserError(
+            f"--text_encoder_run={options.text_encoder_run}: the network in {options.weights} takes no sentence "
+            "vectors of another run: leave it out"
+        )
+    if given != wanted:
+        raise UserError(
+            f"--text_encoder_run={options.text_encoder_run} gives vectors of {given}, the generator in "
+            f"{options.weights} wants {wanted}: give the encoder it was trained with"
+        )
+
+
+def _next(run: Run, imported: tuple[str, ...], run_dir: Path) -> str:
+    """What to type next, or why it draws nothing."""
+    if run.recipe.kind != "gan":
+        return f"next: t2i-evaluate --run_dir={run_dir} --data_dir=..."
+    if "generator" not in imported:
+        return "note: without a generator it draws nothing"
+    if run.takes_text and run.text_encoder is None and run.vocabulary is None:
+        return "note: without a text encoder it draws no pictures of sentences: import it with one"
+    return f"next: t2i-sample --run_dir={run_dir}" + (' --caption="..."' if run.takes_text else "")

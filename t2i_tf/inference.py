@@ -128,6 +128,14 @@ class Run:
     def _condition_batch(self, captions):
         return self.recipe.condition({name: rows[:, None] for name, rows in self._read(captions).items()})
 
+    def _known_words(self) -> set[str]:
+        if self.vocabulary is None:
+            raise UserError(
+                f"this run of {self.paper} knows no words and reads no captions: import its text encoder along, with "
+                "--captions=captions.pickle (t2i-import-weights)"
+            )
+        return set(self.vocabulary)
+
     def encode(self, captions: list[str], batch_size: int = 256) -> np.ndarray:
         """Captions -> sentence vectors float32 [N, D], for a run of a text encoder.
 
@@ -135,6 +143,8 @@ class Run:
         """
         if not hasattr(self.recipe, "encode_captions"):
             raise UserError(f"a run of {self.paper} encodes no captions: give the run of a text encoder")
+        if self.recipe.request.text == "words":
+            self._known_words()
         parts = [
             self._encode(tf.constant(captions[i : i + batch_size])).numpy() for i in range(0, len(captions), batch_size)
         ]
@@ -164,7 +174,7 @@ class Run:
         Captions are checked first. Raises UserError for one that says nothing, or when nothing can read it.
         """
         if self.recipe.request.text == "words":
-            known = set(self.vocabulary)
+            known = self._known_words()
             for caption in captions:
                 text.check_words(caption, known)
             return tf.nest.map_structure(lambda rows: rows.numpy(), self._condition(tf.constant(captions)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def labelled_grid(
     column_labels: list[str] | None = None,
     scale: int = 1,
     notes: list[list[str]] | None = None,
+    right_labels: list[str] | None = None,
 ) -> Image.Image:
     """Pictures in rows, each row's caption wrapped at its left.
 
@@ -55,22 +57,31 @@ def labelled_grid(
         row_labels: one a row, empty strings for none; column_labels: one a column, printed above.
         scale: whole-number enlargement of the pictures, without smoothing.
         notes: a few signs for each picture [rows][columns], printed below it.
+        right_labels: one a row, wrapped at its right.
     """
     rows, columns, height, width = images.shape[:4]
     height, width = height * scale, width * scale
     font = ImageFont.load_default(size=max(11, min(16, height // 6)))
-    captions = [_wrapped(label, font, max(180, min(320, 3 * width)), height) for label in row_labels]
-    widest = max((font.getlength(line) for lines in captions for line in lines), default=0)
+    captions, ends = (
+        [_wrapped(label, font, max(180, min(320, 3 * width)), height) for label in labels]
+        for labels in (row_labels, right_labels or [""] * rows)
+    )
+    widest, widest_end = (
+        max((font.getlength(line) for lines in texts for line in lines), default=0) for texts in (captions, ends)
+    )
     left = _GAP + (math.ceil(widest) + 3 * _GAP if widest else 0)
+    right = math.ceil(widest_end) + 3 * _GAP if widest_end else 0
     top = _GAP + (font.size + 3 * _GAP if column_labels else 0)
     row_height = height + _GAP + (font.size + 2 * _GAP if notes else 0)
-    canvas = Image.new("RGB", (left + columns * (width + _GAP), top + rows * row_height), _BACKGROUND)
+    end = left + columns * (width + _GAP)
+    canvas = Image.new("RGB", (end + right, top + rows * row_height), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for column, label in enumerate(column_labels or []):
         draw.text((left + column * (width + _GAP), _GAP), label, fill=_INK, font=font)
     for row in range(rows):
         y = top + row * row_height
         draw.multiline_text((_GAP, y), "\n".join(captions[row]), fill=_INK, font=font, spacing=3)
+        draw.multiline_text((end + _GAP, y), "\n".join(ends[row]), fill=_INK, font=font, spacing=3)
         for column in range(columns):
             x = left + column * (width + _GAP)
             canvas.paste(Image.fromarray(images[row, column].repeat(scale, 0).repeat(scale, 1)), (x, y))
@@ -85,6 +96,11 @@ def _wrapped(caption: str, font, width: float, height: int) -> list[str]:
     lines = textwrap.wrap(caption, max(8, int(width / letter) - 1))
     most = max(1, height // (font.size + 3))
     return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."]
+
+
+def file_stem(text: str) -> str:
+    """A caption or name as a part of a file name: at most 60 letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
 
 
 def save(image: Image.Image, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""`t2i-sample`: captions -> labelled grids and single pictures of a trained run.
+"""`t2i-sample`: captions -> labelled grids and single pictures of a trained run. (Captioners: see `describing`.)
 
 A grid has a caption in each row and a noise seed in each column: along a row the words are fixed and the noise varies,
 down a column the noise is fixed and the words vary, since noise follows from its seed alone. The other modes have a row
@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2i_tf import attention_pictures, pictures
+from t2i_tf import attention_pictures, describing, pictures
 from t2i_tf.config import SampleConfig
 from t2i_tf.data import records, text
 from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, neighbors
+from t2i_tf.evaluation import alignment, captioning, neighbors
 from t2i_tf.inference import Run, load
 
 DEFAULT_CAPTIONS = 8
@@ -88,8 +88,7 @@ def _file_name(number: int, caption: str | None, seed: int, ending: str = "") ->
     """The number keeps captions apart that begin alike or differ in signs alone."""
     if caption is None:
         return f"seed{seed}{ending}.png"
-    words = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")[:60]
-    return f"{number:03d}-{words}-seed{seed}{ending}.png"
+    return f"{number:03d}-{pictures.file_stem(caption)}-seed{seed}{ending}.png"
 
 
 def sample(options: SampleConfig) -> Iterator[str]:
@@ -98,6 +97,14 @@ def sample(options: SampleConfig) -> Iterator[str]:
     if not 0.0 <= options.truncation <= 1.0:
         raise UserError(f"--truncation={options.truncation}: give a number from 0 to 1")
     run = load(options.run_dir, options.weights, options.checkpoint)
+    if run.describes:
+        yield from describing.describe(run, options)
+        return
+    if options.images:
+        raise UserError(
+            f"--images: --run_dir={options.run_dir} is a run of {run.paper}, which describes no pictures: give the run "
+            "of a captioner"
+        )
     if options.attention and run.recipe.kind != "gan":
         yield from _attention_of_pairs(run, options)
         return
@@ -112,7 +119,7 @@ def sample(options: SampleConfig) -> Iterator[str]:
         )
     captions, out = captions_of(options, run), Path(options.out)
     if seeds is None:
-        single = options.attention or options.mode in ("scales", "nearest", "change_word")
+        single = options.attention or options.mode in ("scales", "nearest", "change_word", "round_trip")
         seeds = [0] if captions and single else list(range(8))
     modes = {
         "grid": _grid if run.takes_text else _grid_without_text,
@@ -121,6 +128,7 @@ def sample(options: SampleConfig) -> Iterator[str]:
         "interpolate_text": _interpolate_text,
         "interpolate_noise": _interpolate_noise,
         "change_word": _change_word,
+        "round_trip": _round_trip,
     }
     draw = _attention if options.attention else modes[options.mode]
     yield from draw(run, captions, seeds, options, out)
@@ -232,6 +240,20 @@ def _interpolate_noise(run, captions, seeds, options, out):
     grid = pictures.labelled_grid(images, labels, None, _enlargement(images))
     title = "noise" if caption is None else f'noise of "{caption}"'
     yield f"{title}: {pictures.save(grid, out / 'interpolate_noise.png')}"
+
+
+def _round_trip(run, captions, seeds, options, out):
+    """A row a caption and seed: the caption, its picture, and the caption that a captioner reads in it."""
+    if not run.takes_text:
+        raise UserError(f"--mode=round_trip: --run_dir={options.run_dir} was trained without text: nothing to compare")
+    captioner = captioning.load_captioner(options.captioner_run, "--mode=round_trip")
+    rows, noise, labels = _each(captions, seeds)
+    images = run.generate(rows, noise, options.truncation)[-1]
+    read = captioner.describe(images, options.beam_size, options.length_normalised).captions
+    grid = pictures.labelled_grid(images[:, None], labels, None, _enlargement(images), right_labels=read)
+    yield f"captions, their pictures and the captions read back: {pictures.save(grid, out / 'round_trip.png')}"
+    for label, caption in zip(labels, read, strict=True):
+        yield f"  {label}\n    read back: {caption}"
 
 
 def _attention(run, captions, seeds, options, out):

@@ -120,6 +120,16 @@ def test_a_line_of_wide_letters_is_not_covered_by_the_picture():
     assert ink(grid)[:, 1].max() < grid.width - 68
 
 
+def test_labels_at_the_right_leave_the_rest_as_it_is():
+    plain = np.full((2, 1, 64, 64, 3), WHITE, np.uint8)
+    without = np.asarray(pictures.labelled_grid(plain, ["given", ""]))
+    grid = np.asarray(pictures.labelled_grid(plain, ["given", ""], right_labels=["", "read back " * 9]))
+    np.testing.assert_array_equal(grid[:, : without.shape[1]], without)
+    marks = ink(grid[:, without.shape[1] :])
+    assert len(marks) and marks[:, 0].min() >= 68 and marks[:, 1].min() >= 4
+    assert marks[:, 1].max() < grid.shape[1] - without.shape[1]
+
+
 def test_saving_makes_the_folder_and_leaves_nothing_beside(tmp_path):
     image = Image.fromarray(images(1, 1)[0, 0])
     path = pictures.save(image, tmp_path / "a" / "b" / "grid.png")

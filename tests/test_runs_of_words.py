@@ -35,13 +35,17 @@ def test_captions_without_a_known_word_are_refused(attngan_run):
         inference.load(attngan_run.path).generate(["zorgly"], [0])
 
 
-def test_encoders_of_another_vocabulary_are_refused(attngan_run, damsm_run, blossoms, tmp_path):
-    """The same number of words, but others."""
+def test_captions_are_read_by_the_words_of_the_encoders(attngan_run, damsm_run, blossoms, tmp_path, caplog):
+    """The same number of words: one that no caption has, and then none that a caption has."""
     words = (damsm_run.path / "vocabulary").read_text()
+    training = TrainConfig(paper="attngan", data_dir=str(blossoms), run_dir=str(tmp_path / "run"), steps=1)
+    given = attngan_run.given
     try:
         (damsm_run.path / "vocabulary").write_text(words.replace("flower", "rewolf"))
-        training = TrainConfig(paper="attngan", data_dir=str(blossoms), run_dir=str(tmp_path / "run"), steps=1)
-        with pytest.raises(UserError, match="trained on other words"):
-            loop.run(training, attngan_run.given)
+        assert "rewolf" in loop.Session(training, given).vocabulary
+        assert "does not know 1 words" in caplog.text and "left out: flower" in caplog.text
+        (damsm_run.path / "vocabulary").write_text("\n".join(f"nonsense{i}" for i in range(words.count("\n") + 1)))
+        with pytest.raises(UserError, match="captions of .* have no word that .* knows"):
+            loop.Session(training, given)
     finally:
         (damsm_run.path / "vocabulary").write_text(words)

@@ -88,6 +88,21 @@ def captions(path: str | Path) -> Captions:
     return Captions(train, test, ixtoword, wordtoix)
 
 
+def vocabulary(path: str | Path) -> list[str]:
+    """The words of a captions.pickle in the order of their numbers from 1; number 0 is "<end>", our padding.
+
+    Raises UserError, also when the numbers have gaps or a word cannot be one.
+    """
+    words = captions(path).ixtoword
+    if set(words) != set(range(len(words))) or words.get(0) != "<end>":
+        raise UserError(f"{path}: its words are not numbered from 0, <end>, without gaps; fetch the file again")
+    found = [words[number] for number in range(1, len(words))]
+    unfit = [word for word in found if not isinstance(word, str) or word.split() != [word]]
+    if unfit:
+        raise UserError(f"{path}: {unfit[0]!r} is no word; fetch the file again")
+    return found
+
+
 def published_embeddings(
     folder: str | Path, split: str, names: Sequence[str], caption_counts: Sequence[int]
 ) -> np.ndarray:

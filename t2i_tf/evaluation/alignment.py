@@ -13,7 +13,7 @@ from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.data.sources import blossoms
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import metrics
+from t2i_tf.evaluation import fidelity, metrics
 from t2i_tf.evaluation.sources import Drawn
 from t2i_tf.inference import Run, load
 
@@ -40,16 +40,25 @@ def recall(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     """R@1, R@5 and R@10 of an encoder of captions and pictures, both ways, among pairs of the split.
 
     Each picture has one of its captions. Of `blossoms` the pairs are such that no caption is true of the picture of
-    another: there an encoder that understands everything reaches 1.
+    another: there an encoder that understands everything reaches 1. Beside them stand, as `..._by_color`, pairs that
+    already differ in a colour that a caption names, not in the number, form or size of petals alone.
     """
     _check_encoder(run, "recall")
     if not split.caption_offsets[-1]:
         raise UserError(f"--metrics=recall: {split.dataset.path} has no captions: give another --data_dir")
-    rng = np.random.Generator(np.random.Philox(options.seed))
-    if split.dataset.manifest["name"] == "blossoms":
-        pictures, captions = _telling_pairs(split, rng, options.num_images)
-    else:
-        pictures, captions = _random_pairs(split, rng, options.num_images)
+
+    def generator():
+        return np.random.Generator(np.random.Philox(options.seed))
+
+    if split.dataset.manifest["name"] != "blossoms":
+        return _recall_of(run, split, *_random_pairs(split, generator(), options.num_images))
+    told = _telling_pairs(split, generator(), options.num_images)
+    by_color = _telling_pairs(split, generator(), options.num_images, fidelity.ATTRIBUTES)
+    of_color = _recall_of(run, split, *by_color)
+    return _recall_of(run, split, *told) | {f"{name}_by_color": value for name, value in of_color.items()}
+
+
+def _recall_of(run, split, pictures, captions) -> dict:
     similarities = _measure(run)(_image_vectors(run, split, pictures), run.encode(captions))
     return {**metrics.recall_both_ways(similarities), "pairs": len(captions)}
 
@@ -62,8 +71,9 @@ def _random_pairs(split, rng, count) -> tuple[np.ndarray, list[str]]:
     return pictures, [captions[number][rng.integers(len(captions[number]))] for number in pictures]
 
 
-def _telling_pairs(split, rng, count) -> tuple[np.ndarray, list[str]]:
-    """As `_random_pairs`, of drawn flowers, leaving out what would be true of two of the pictures."""
+def _telling_pairs(split, rng, count, attributes=None) -> tuple[np.ndarray, list[str]]:
+    """As `_random_pairs`, of drawn flowers, leaving out what would be true of two of the pictures; as far as these
+    attributes tell (None: all)."""
     truths, captions = split.attributes(), split.captions()
     pictures, chosen, named = [], [], []
     for number in rng.permutation(split.num_images):
@@ -73,6 +83,7 @@ def _telling_pairs(split, rng, count) -> tuple[np.ndarray, list[str]]:
             continue
         for caption in captions[number]:
             names = blossoms.parse_caption(caption)
+            names = {name: value for name, value in names.items() if attributes is None or name in attributes}
             if not any(blossoms.is_true_of(names, truths[other]) for other in pictures):
                 pictures.append(number)
                 chosen.append(caption)

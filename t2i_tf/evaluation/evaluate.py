@@ -16,7 +16,17 @@ from t2i_tf.config import EvaluateConfig, RunConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, classification, fidelity, metrics, petals, realism, score_file, sources
+from t2i_tf.evaluation import (
+    alignment,
+    captioning,
+    classification,
+    fidelity,
+    metrics,
+    petals,
+    realism,
+    score_file,
+    sources,
+)
 from t2i_tf.inference import Run, load, restore
 
 VERSION = 1
@@ -89,6 +99,8 @@ METRICS = {
     "diversity": diversity,
     "accuracy": classification.accuracy,
     "attention_on_petals": petals.attention_on_petals,
+    "captions": captioning.captions,
+    "round_trip": captioning.round_trip,
 }
 """Those that see to their pictures themselves."""
 PASSING = (*realism.METRICS, "r_precision")
@@ -107,6 +119,7 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "diversity": captions_go_in or not run.takes_text,
         "accuracy": hasattr(run.recipe, "classify"),
         "attention_on_petals": has_captions and split.dataset.manifest["name"] == "blossoms",
+        "captions": has_captions,
     }
     return [name for name in run.recipe.score_metrics if fits[name]]
 

@@ -217,9 +217,27 @@ class BottleneckResidual(keras.layers.Layer):
 # orthogonal.
 
 
+class Orthogonal(keras.initializers.Orthogonal):
+    """Orthonormal filters: rows of (out, in * rows * columns) as Torch has it.
+
+    The same as Keras draws, but of a tall matrix A as A R^-1 with the Cholesky factor R of A'A, which is that of its QR
+    decomposition with a positive diagonal: two products in place of a decomposition by one thread. AttnGAN at published
+    width is built in less than half the time.
+    """
+
+    def __call__(self, shape, dtype=None):
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        large, small = max(rows, columns), min(rows, columns)
+        if large < 2 * small:  # near a square A'A is close to singular
+            return super().__call__(shape, dtype)
+        drawn = keras.random.normal([large, small], seed=self.seed, dtype=dtype)
+        factor = tf.linalg.cholesky(tf.matmul(drawn, drawn, transpose_a=True))
+        filters = tf.linalg.triangular_solve(factor, tf.transpose(drawn))
+        return self.gain * tf.reshape(tf.transpose(filters) if rows >= columns else filters, shape)
+
+
 def orthogonal() -> keras.Initializer:
-    """Orthonormal filters, gain 1: rows of (out, in * rows * columns) as Torch has it."""
-    return keras.initializers.Orthogonal()
+    return Orthogonal()
 
 
 def orthogonal_convolution(filters: int, kernel: int, stride: int = 1, name: str | None = None) -> keras.layers.Conv2D:

@@ -6,7 +6,9 @@ A paper is one module, readable from top to bottom:
   paper's CUB values. It always has `batch_size` (global), `epochs` and `ema_decay`; maybe `split`, to train on another
   one than "train", and `held_out`, the share of the pictures of each class that is left out to be scored on.
 * its networks, subclassed Keras models;
-* `Recipe(hyperparameters, context)`: what the trainer, the sampler and the evaluator ask. `context` is a `Context`.
+* `Recipe(hyperparameters, context)`: what the trainer, the sampler and the evaluator ask. `context` is a `Context`;
+* maybe `vocabulary_run(hyperparameters)`: the run folder whose words captions are read by, instead of the data set's
+  own, or None.
 
 Every recipe has
 * `kind`: "gan" or "supervised" - which trainer it wants;

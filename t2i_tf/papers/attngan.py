@@ -193,6 +193,11 @@ class Discriminator(keras.Model):
         return self.judge(self.trunk(image, training=training), sentence, training=training)
 
 
+def vocabulary_run(hyperparameters: Hyperparameters) -> str | None:
+    """Encoders and vocabulary belong together: captions are read by the words of the DAMSM."""
+    return hyperparameters.damsm_run
+
+
 class Recipe:
     """See `t2i_tf.papers` for what each part is asked for."""
 

@@ -18,8 +18,9 @@ from t2i_tf.errors import UserError
 from t2i_tf.published import attngan, char_cnn_rnn, damsm, gan_int_cls, show_attend_tell, stackgan, stackgan_v2
 from t2i_tf.published.layout import Report, Weight, assign, extract, listed, permuted, to_published
 from t2i_tf.published.reading import read
+from t2i_tf.published.scheme import Scheme
 
-__all__ = ["SCHEMES", "Import", "Weight", "assign", "extract", "load", "permuted", "read", "to_published"]
+__all__ = ["SCHEMES", "Import", "Weight", "assign", "extract", "find", "load", "permuted", "read", "to_published"]
 
 SCHEMES = {
     **gan_int_cls.SCHEMES,
@@ -30,6 +31,13 @@ SCHEMES = {
     **attngan.SCHEMES,
     **show_attend_tell.SCHEMES,
 }
+
+
+def find(name: str) -> Scheme:
+    """The scheme of that name. Raises UserError with the known names."""
+    if name not in SCHEMES:
+        raise UserError(f"unknown scheme {name!r}: --scheme is one of {', '.join(SCHEMES)}")
+    return SCHEMES[name]
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,7 @@ def load(
 
     Raises UserError for an unknown scheme, an unreadable file, or one that does not fit completely.
     """
-    if scheme_name not in SCHEMES:
-        raise UserError(f"unknown scheme {scheme_name!r}: --scheme is one of {', '.join(SCHEMES)}")
-    scheme = SCHEMES[scheme_name]
+    scheme = find(scheme_name)
     paths = [path] if isinstance(path, str | Path) else path
     source, arrays = ",".join(map(str, paths)), {}
     for one in paths:

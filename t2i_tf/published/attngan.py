@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from t2i_tf import papers
 from t2i_tf.errors import UserError
+from t2i_tf.published import damsm
 from t2i_tf.published.blocks import discriminator_trunk, gated_residual, generator_stem, pointwise, sequential
 from t2i_tf.published.layout import Layers
 from t2i_tf.published.reading import Arrays
@@ -61,6 +62,19 @@ def _generator_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]
     return sizes, papers.Context(vocabulary_size=1)
 
 
+def _sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    """Of a generator with its text encoder."""
+    of_text, context = damsm.text_sizes(arrays, source)
+    of_generator, _ = _generator_sizes(arrays, source)
+    given, wanted = of_text["embedding_dim"], of_generator["embedding_dim"]
+    if given != wanted:
+        raise UserError(
+            f"{source}: the text encoder gives vectors of {given}, the generator wants {wanted}: give the encoder it "
+            "was trained with"
+        )
+    return of_text | of_generator, context
+
+
 def _discriminator_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
     (width, *_), (_, inputs, *_) = shapes(
         arrays, source, {"img_code_s16.0.weight": 4, "COND_DNET.jointConv.0.weight": 4}
@@ -74,6 +88,27 @@ def _discriminator_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Cont
 
 
 SCHEMES = {
+    "attngan": Scheme(
+        "attngan",
+        ("generator", "text_encoder"),
+        "generator of AttnGAN or AttnDCGAN and its text encoder, two files: "
+        "bird_AttnGAN2.pth,text_encoder200.pth; draws pictures of sentences",
+        lambda generator, text_encoder: generator_layers(generator) | damsm.text_encoder_layers(text_encoder),
+        _sizes,
+        reads_words=True,
+    ),
+    "attngan_with_image_encoder": Scheme(
+        "attngan",
+        ("generator", "text_encoder", "image_encoder"),
+        "the same and the image encoder, three files: bird_AttnGAN2.pth,text_encoder200.pth,image_encoder200.pth",
+        lambda generator, text_encoder, image_encoder: (
+            generator_layers(generator)
+            | damsm.text_encoder_layers(text_encoder)
+            | damsm.image_encoder_layers(image_encoder)
+        ),
+        _sizes,
+        reads_words=True,
+    ),
     "attngan_generator": Scheme(
         "attngan",
         ("generator",),

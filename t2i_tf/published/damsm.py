@@ -36,7 +36,8 @@ def image_encoder_layers(image_encoder) -> Layers:
     return layers
 
 
-def _text_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+def text_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    """Of both encoders, read from the text encoder's arrays. Raises UserError."""
     (vocabulary_size, word_dim), (gates, units) = shapes(arrays, source, {"encoder.weight": 2, "rnn.weight_hh_l0": 2})
     recurrent = {3 * units: "gru", 4 * units: "lstm"}.get(gates)
     if recurrent is None:
@@ -60,14 +61,16 @@ SCHEMES = {
         ("text_encoder", "image_encoder"),
         "both encoders of a DAMSM, two files: text_encoder<epoch>.pth,image_encoder<epoch>.pth",
         lambda text_encoder, image_encoder: text_encoder_layers(text_encoder) | image_encoder_layers(image_encoder),
-        _text_sizes,
+        text_sizes,
+        reads_words=True,
     ),
     "damsm_text_encoder": Scheme(
         "damsm",
         ("text_encoder",),
         "text encoder of a DAMSM alone: text_encoder<epoch>.pth; enough to draw pictures with AttnGAN",
         text_encoder_layers,
-        _text_sizes,
+        text_sizes,
+        reads_words=True,
     ),
     "damsm_image_encoder": Scheme(
         "damsm",

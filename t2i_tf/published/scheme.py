@@ -28,6 +28,8 @@ class Scheme:
     """From other names in circulation to those of `layers`."""
     drop: tuple[str, ...] = ()
     """See `assign`."""
+    reads_words: bool = False
+    """Its text encoder numbers words as the captions.pickle does that was published beside it."""
 
 
 def shapes(arrays: Arrays, source: str, dimensions: dict[str, int]) -> list[tuple[int, ...]]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from t2i_tf import attention_pictures, checkpoints, papers, pictures
 from t2i_tf.config import EvaluateConfig, RunConfig, TrainConfig
-from t2i_tf.data import pipeline, records, sampling
+from t2i_tf.data import pipeline, records, sampling, text
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import alignment, evaluate, score_file
 from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
@@ -88,7 +88,8 @@ class Session:
         check_batch(hyperparameters.batch_size, self.strategy.num_replicas_in_sync)
         self.text_encoder = self._loaded_text_encoder()
         self.published = self._published_embeddings()
-        words = self.dataset.manifest["vocabulary"]
+        self.vocabulary_run = self._vocabulary_run()
+        words = self._words()
         context = papers.Context(
             text_dim=self._text_dim(),
             num_classes=len(np.unique(self.split.class_ids)),
@@ -125,16 +126,47 @@ class Session:
         self.batch_spec()
         if self.training.patience and self.selection is None:
             raise UserError(f"--patience: {self.training.paper} does not choose its weights by a score; leave it out")
-        for run_dir, _ in getattr(self.recipe, "pretrained", {}).values():
-            theirs = read_vocabulary(run_dir)
-            if self.vocabulary is not None and theirs is not None and theirs != self.vocabulary:
-                raise UserError(
-                    f"{run_dir} was trained on other words than {self.dataset.path} has: train both on one data set, "
-                    "since encoders and vocabulary belong together"
-                )
+        _ = getattr(self.recipe, "pretrained", None)  # raises for a run that does not fit
+        if self.vocabulary is not None and self.vocabulary != self.dataset.manifest["vocabulary"]:
+            self._check_words()
         if self.training.box_crop:
             for name in self.dataset.manifest["splits"]:
                 pipeline.check_boxes(self.dataset.split(name))
+
+    def _check_words(self):
+        """Captions are read by the words of another run: each must have one, and what is left out is said."""
+        known, manifest = set(self.vocabulary), self.dataset.manifest
+        for name in manifest["splits"]:
+            captions = [caption for of_one in self.dataset.split(name).captions() for caption in of_one]
+            unread = [caption for caption in captions if known.isdisjoint(text.words(caption))]
+            if unread:
+                raise UserError(
+                    f"{len(unread):,} of {len(captions):,} captions of {self.dataset.path} ({name}) have no word that "
+                    f"{self.vocabulary_run} knows (e.g. {unread[0]!r}): train its encoders on these data"
+                )
+        counts = dict(zip(manifest["vocabulary"], manifest["vocabulary_counts"], strict=True))
+        unknown = {word: count for word, count in counts.items() if word not in known}
+        if unknown:
+            logging.warning(
+                "%s does not know %d words of %s, %.2f%% of its text, which are left out: %s%s",
+                self.vocabulary_run,
+                len(unknown),
+                self.dataset.path,
+                100.0 * sum(unknown.values()) / sum(counts.values()),
+                ", ".join([*unknown][:10]),
+                ", ..." if len(unknown) > 10 else "",
+            )
+
+    def _vocabulary_run(self) -> str | None:
+        """The run whose words captions are read by, where the paper takes its encoders from one."""
+        module = papers.get(self.training.paper)
+        return module.vocabulary_run(self.hyperparameters) if hasattr(module, "vocabulary_run") else None
+
+    def _words(self) -> list[str]:
+        """The words that captions are read by, in the order of their numbers; none for data without captions."""
+        own = self.dataset.manifest["vocabulary"]
+        theirs = read_vocabulary(self.vocabulary_run) if own and self.vocabulary_run else None
+        return own if theirs is None else theirs
 
     def _loaded_text_encoder(self):
         if not self.training.text_encoder_run:
@@ -351,7 +383,8 @@ class _Observer:
             return scores
         for metric in evaluate.fitting(live, self.test):
             count = evaluate.ENOUGH_IMAGES.get(metric, SCORED_IMAGES)
-            score = scores[metric] = evaluate.evaluate(live, metric, self.test, EvaluateConfig(num_images=count))
+            options = EvaluateConfig(num_images=count, tokenization="words", meteor=False)  # nothing that starts Java
+            score = scores[metric] = evaluate.evaluate(live, metric, self.test, options)
             score_file.append(self.run_dir, score)
             with self.writer.as_default(step=step):
                 for name, value in score.items():

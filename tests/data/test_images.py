@@ -8,7 +8,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2i_tf.data.images import BadImage, StorageRules, box_window, store, stored_size
+from t2i_tf.data.images import (
+    BadImage,
+    StorageRules,
+    box_window,
+    centre_corner,
+    margin_size,
+    middle_square,
+    opened,
+    store,
+    stored_size,
+)
 
 
 def rules(image_size=None, crop="none", resize="square", resample="bilinear", quality=95):
@@ -42,6 +52,36 @@ def test_stored_size():
     assert stored_size(500, 333, rules(304, resize="shorter_side")) == (456, 304)  # int(456.46)
     assert stored_size(333, 500, rules(304, resize="shorter_side")) == (304, 456)
     assert stored_size(500, 333, rules()) == (500, 333)
+
+
+def test_the_cut_in_the_middle():
+    assert (margin_size(64, 64), margin_size(64, 76), margin_size(64, 200), margin_size(64, 64, True)) == (
+        64,
+        76,
+        76,
+        76,
+    )
+    assert (centre_corner(76, 64), centre_corner(65, 64), centre_corner(64, 64)) == (6, 1, 0)
+    picture = noise(20, 31)
+    np.testing.assert_array_equal(middle_square(Image.fromarray(picture), 16, 20), picture[2:18, 8:24])
+    np.testing.assert_array_equal(middle_square(Image.fromarray(picture), 20), picture[:, 6:26])
+    shrunk = np.asarray(Image.fromarray(picture).resize((15, 10), Image.Resampling.BILINEAR))  # int(31 * 10 / 20)
+    np.testing.assert_array_equal(middle_square(Image.fromarray(picture), 8, 10), shrunk[1:9, 4:12])
+    squashed = np.asarray(Image.fromarray(picture).resize((10, 10), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(middle_square(Image.fromarray(picture), 8, 10, squashed=True), squashed[1:9, 1:9])
+
+
+def test_opened_pictures_are_upright_and_rgb(tmp_path):
+    picture = noise(6, 9)
+    upright = Image.fromarray(picture)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned = save(tmp_path / "a.png", upright.rotate(90, expand=True), exif=exif)
+    np.testing.assert_array_equal(np.asarray(opened(turned)), picture)
+    grey = opened(save(tmp_path / "grey.png", noise(5, 4, 1)))
+    assert (grey.mode, grey.size) == ("RGB", (4, 5))
+    for path, reason in ((tmp_path, "a folder"), (tmp_path / "none.png", "no such file"), (__file__, "not an image")):
+        assert opened(path).reason == reason
 
 
 def test_unchanged_jpeg_bytes_are_kept(tmp_path):

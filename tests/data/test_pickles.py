@@ -21,6 +21,10 @@ PYTHON_2_ARRAY = (
     b"(I1\n(I1\nI2\ntp6\ncnumpy\ndtype\np7\n(S'f4'\np8\nI0\nI1\ntp9\nRp10\n(I3\nS'<'\np11\nNNNI-1\nI-1\nI0\ntp12\nb"
     b"I00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00\\xc0'\np13\ntp14\nb."
 )
+PYTHON_2_CAPTIONS = (  # protocol 2; <end> is a byte string there, the words are text
+    b"\x80\x02]q\x00(]q\x01(]q\x02(K\x02K\x01e]q\x03K\x01ae]q\x04]q\x05K\x02aa}q\x06(K\x00U\x05<end>q\x07K\x01X\x03\x00\x00\x00"
+    b"redq\x08K\x02X\x04\x00\x00\x00birdq\tu}q\n(h\x07K\x00h\tK\x02h\x08K\x01ue."
+)
 
 
 @pytest.fixture
@@ -163,6 +167,8 @@ def test_authors_files(write):
     tables = {0: "<end>", 1: "red"}, {"<end>": 0, "red": 1}
     read = pickles.captions(write(pickle.dumps([[[1, 1]], [[1]], *tables], 2)))
     assert (read.train, read.test, read.ixtoword[1], read.wordtoix["red"]) == ([[1, 1]], [[1]], "red", 1)
+    assert pickles.captions(write(PYTHON_2_CAPTIONS)).train == [[2, 1], [1]]
+    assert pickles.vocabulary(write(PYTHON_2_CAPTIONS)) == ["red", "bird"]
 
 
 def test_wrong_content(write):
@@ -222,4 +228,4 @@ def test_real_files():
         assert pickles.class_info(birds / split / "class_info.pickle").shape == (count,)
     read = pickles.captions(Path(REAL, "attngan_captions_pickle", "captions_fixed.pickle"))
     assert (len(read.train), len(read.test), len(read.ixtoword)) == (39798, 4422, 4043)
-    assert read.ixtoword[0] == "<end>"
+    assert pickles.vocabulary(Path(REAL, "attngan_captions_pickle", "captions_fixed.pickle"))[0] == read.ixtoword[1]

@@ -1,5 +1,6 @@
 """The blocks of StackGAN++ and AttnGAN; that they compute what was published is seen in tests/parity."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,3 +85,13 @@ def test_a_trunk_ends_at_4x4(size, channels):
     layers = [trunk.first, *(layer.conv for layer in [*trunk.downs, *trunk.narrows])]
     assert [layer.filters for layer in layers] == channels
     assert len(trunk.variables) == 1 + 5 * (len(channels) - 1), "no batch norm behind the first convolution"
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 32, 16), (3, 3, 8, 3), (200, 900), (6, 6), (3, 3, 4, 30)])
+def test_orthonormal_filters_are_those_that_keras_draws(shape):
+    """Tall, wide, square and nearly square ones."""
+    drawn = np.asarray(blocks.Orthogonal(seed=3)(shape))
+    np.testing.assert_allclose(drawn, keras.initializers.Orthogonal(seed=3)(shape), atol=2e-6)
+    flat = drawn.reshape(-1, shape[-1])
+    product = flat.T @ flat if flat.shape[0] >= flat.shape[1] else flat @ flat.T
+    np.testing.assert_allclose(product, np.eye(len(product)), atol=2e-6)

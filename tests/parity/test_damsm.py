@@ -4,13 +4,15 @@ Tolerances are relative to the largest element of an array.
 """
 
 import json
+import pickle
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2i_tf import losses, published
+from t2i_tf import importing, inference, losses, published
+from t2i_tf.config import ImportConfig
 from t2i_tf.networks import attention, encoders, matching
 
 from .arrays import every_file, folder, gradients
@@ -124,6 +126,28 @@ def test_text_encoder(parity):
     parity.compare("out/train/grad_norm_before_clip", norm, FORWARD)
     compare_all(parity, "grad_clipped/train/", published.to_published(layers, variables, clipped))
     parity.finish()
+
+
+@every_file("damsm_text_encoder*")
+def test_an_imported_text_encoder_reads_sentences(parity, tmp_path):
+    """By `t2i-import-weights`: words of a captions.pickle stand for the published ids."""
+    words = {0: "<end>", **{number: f"word{number}" for number in range(1, parity.config["vocab"])}}
+    tables = [words, {word: number for number, word in words.items()}]
+    (tmp_path / "captions.pickle").write_bytes(pickle.dumps([[], [], *tables], 2))
+    np.savez(tmp_path / "text_encoder.npz", **parity.below("param/"))
+    importing.import_weights(
+        ImportConfig(
+            paper="damsm",
+            scheme="damsm_text_encoder",
+            weights=str(tmp_path / "text_encoder.npz"),
+            captions=str(tmp_path / "captions.pickle"),
+            run_dir=str(tmp_path / "run"),
+        )
+    )
+    rows = zip(parity["in/captions"], parity["in/cap_lens"], strict=True)
+    sentences = inference.load(tmp_path / "run").encode([" ".join(words[i] for i in ids[:n]) for ids, n in rows])
+    parity.compare("out/eval/sent_emb", sentences, FORWARD)
+    assert not parity.failures
 
 
 def compare_all(parity, prefix, ours):
