@@ -39,6 +39,9 @@ MEASURE = (
     "folds",
     "splits",
     "tokenization",
+    "references",
+    "beam_size",
+    "length_normalised",
 )
 """What must be the same for two scores of a metric on a data set to be compared; `images` where it is a number."""
 VALUES = {
@@ -51,6 +54,7 @@ VALUES = {
     "caption_fidelity": ("petal_color", "center_color", "background"),
     "diversity": ("same_caption", "across_captions", "across_seeds", "real"),
     "accuracy": ("accuracy",),
+    "captions": ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "negative_log_likelihood"),
 }
 """Metric -> the names in its line that are shown; a deviation is that name with `_deviation`."""
 

@@ -62,6 +62,14 @@ def test_scores_measured_alike_bear_one_letter(folder):
     }
 
 
+def test_captions_are_shown_by_their_names_and_compared_by_how_they_were_found(folder):
+    line = {"metric": "captions", "version": 1, "step": 5, "data": "flickr8k", "split": "test", "beam_size": 3}
+    line |= {"tokenization": "ptb", "bleu_1": 0.6, "bleu_4": 0.2, "meteor": None, "images": 1000}
+    rows, _ = table.collect([folder("first", line), folder("second", {**line, "beam_size": 1})])
+    assert [(row.name, row.value) for row in rows[:2]] == [("bleu_1", 0.6), ("bleu_4", 0.2)] and len(rows) == 4
+    assert len({row.measured for row in rows}) == 2
+
+
 @pytest.mark.parametrize(
     "other",
     [
