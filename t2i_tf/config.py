@@ -316,9 +316,9 @@ class ExportConfig:
     )
     least_rows: int | None = option(
         None,
-        "smaller batches are filled up to so many rows (default: measured here, so that a picture depends on no "
-        "neighbour); 32 is what t2i-sample does: right on any machine, and slow for single captions",
-        minimum=1,
+        "batches are filled up to so many rows or the next power of two (default: measured here, so that a picture "
+        "depends on no neighbour); 32 is what t2i-sample does: right on any machine, and slow for single captions",
+        choices=(1, 2, 4, 8, 16, 32),
     )
     beam_size: int = option(1, "captioners: hypotheses kept while a caption is written; 1 is greedy", minimum=1)
     length_normalised: bool = option(False, "captioners: choose captions by their cost a word")
