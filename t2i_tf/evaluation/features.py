@@ -24,11 +24,11 @@ import tensorflow as tf
 
 from t2i_tf.errors import UserError
 from t2i_tf.inference import load
+from t2i_tf.networks.encoders import draw_weights
 from t2i_tf.networks.inception import SIZE as INCEPTION_SIZE
 
 HUB_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 KERAS_WEIGHTS = "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
-_SEED_OF_RANDOM = 2015
 
 
 def _tf1_bilinear(images, size):
@@ -142,20 +142,11 @@ def _of_keras(name: str, weights: str | None, resize: str | None) -> Extractor:
             f"{KERAS_WEIGHTS} from the Keras releases and give its path"
         ) from error
     if weights is None:
-        _draw_weights(model)
+        draw_weights(model)
     model.trainable = False
     network = keras.Model(model.input, [model.get_layer("avg_pool").output, model.output])
     sha256 = _sha256_of_arrays(variable.numpy() for variable in model.variables)
     return Extractor(name, lambda x: network(x, training=False), sha256, INCEPTION_SIZE, resize or "antialiased")
-
-
-def _draw_weights(model: keras.Model) -> None:
-    """Kernels from N(0, 2 / inputs), which keeps the size of what passes through ReLUs; the same on every machine."""
-    generator = np.random.Generator(np.random.Philox(_SEED_OF_RANDOM))
-    for variable in model.trainable_variables:
-        if len(variable.shape) > 1:
-            scale = np.sqrt(2.0 / np.prod(variable.shape[:-1]))
-            variable.assign(scale * generator.standard_normal(variable.shape, np.float32))
 
 
 def _of_2015(name: str, handle: str, resize: str | None) -> Extractor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
@@ -24,6 +25,7 @@ from t2i_tf.networks.inception import InceptionV3
 HUB_HANDLE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 HUB_REGIONS = "InceptionV3/Mixed_6e"
 """Name of the region features among the endpoints of a TF Hub module."""
+_SEED_OF_RANDOM = 2015
 
 
 def _one_line(error: Exception) -> str:
@@ -34,12 +36,26 @@ def _is_hub(source: str) -> bool:
     return source not in ("keras", "random") and not source.endswith((".h5", ".keras"))
 
 
+def draw_weights(network: keras.Model) -> None:
+    """Weights of a network without training, the same in every process and on every machine.
+
+    Kernels from N(0, 2 / inputs), which keeps the size of what passes through ReLUs.
+    """
+    generator = np.random.Generator(np.random.Philox(_SEED_OF_RANDOM))
+    for variable in network.trainable_variables:
+        if len(variable.shape) > 1:
+            scale = np.sqrt(2.0 / np.prod(variable.shape[:-1]))
+            variable.assign(scale * generator.standard_normal(variable.shape, np.float32))
+
+
 def _from_keras(source: str) -> keras.Model:
     """keras.applications.InceptionV3 without its top, pooled. Raises ValueError."""
     build = keras.applications.InceptionV3
     if source == "random":
         logging.warning("Inception-v3 with random weights: good for timing, not for training")
-        return build(include_top=False, weights=None, pooling="avg")
+        network = build(include_top=False, weights=None, pooling="avg")
+        draw_weights(network)
+        return network
     try:
         return build(include_top=False, weights="imagenet" if source == "keras" else source, pooling="avg")
     except Exception as error:  # keras raises bare Exceptions for downloads and ValueErrors for shapes
@@ -430,6 +446,8 @@ class AnnotationFeatures:
                 f"{source}: no weights of {name} there ({error}); download {self.backbone.weights_file} from the Keras "
                 "releases and give its path"
             ) from error
+        if source == "random":
+            draw_weights(network)
         network.trainable = False
         return keras.Model(network.input, network.get_layer(self.backbone.layer).output)
 

@@ -117,3 +117,14 @@ def test_a_weights_file_is_the_network_it_was_written_from(vgg, tmp_path):
     network = encoders.AnnotationFeatures("vgg19", path)
     for theirs, ours in zip(whole.get_weights(), network.weights(), strict=True):
         np.testing.assert_array_equal(theirs, ours)
+
+
+def test_a_network_without_training_is_the_same_in_every_run():
+    """Annotations that were kept must be those of the process that describes pictures with them."""
+    pictures = tf.random.stateless_uniform([1, 256, 256, 3], [0, 0], 0.0, 255.0)
+    keras.utils.set_random_seed(1)
+    first = encoders.AnnotationFeatures("vgg19", "random")(pictures)
+    keras.utils.set_random_seed(2)
+    second = encoders.AnnotationFeatures("vgg19", "random")(pictures)
+    np.testing.assert_array_equal(first, second)
+    assert 0.1 < np.std(first) < 100.0
