@@ -414,4 +414,6 @@ def _summarise(data_dir: str, manifest: Mapping) -> None:
     lines += manifest["notes"]
     print(f"{data_dir} is ready", *lines, sep="\n  ")
     if manifest["vocabulary"]:
-        print(f"Next: t2i-train --paper=char_cnn_rnn --data_dir={data_dir}")
+        has_classes = any(len(entry["classes"]) > 1 for entry in manifest["splits"].values())
+        paper = "char_cnn_rnn" if has_classes else "show_attend_tell"  # the first one tells classes apart
+        print(f"Next: t2i-train --paper={paper} --data_dir={data_dir}")

@@ -85,7 +85,7 @@ def test_examples(tmp_path, name, folder, text):
     assert Path(first.image) == tmp_path / (folder or FOLDERS[name]) / "30_c.jpg"
 
 
-def test_prepared(tmp_path):
+def test_prepared(tmp_path, capsys):
     make(tmp_path / "in", "flickr8k")
     options = PrepareConfig(
         source="flickr8k", source_dir=str(tmp_path / "in"), data_dir=str(tmp_path / "out"), image_size=6, workers=1
@@ -98,6 +98,7 @@ def test_prepared(tmp_path):
         "test": 1,
     }
     assert dataset.manifest["vocabulary"][:4] == ["a", "number", "of", "picture"]
+    assert "Next: t2i-train --paper=show_attend_tell" in capsys.readouterr().out, "without classes, a captioner"
     assert dataset.split("val").captions()[0][2] == "A picture , number 2 of 40 ."
 
 
