@@ -9,6 +9,8 @@ from pathlib import Path
 from t2i_tf import checkpoints
 from t2i_tf.errors import UserError
 
+_COUNTS = ("no_better", "last")
+
 
 class BestWeights:
     """Weights of the best score so far in `<run>/best`, and how many scores since then were no better.
@@ -59,6 +61,3 @@ class BestWeights:
         return (
             f"best {self.selection.metric}/{self.selection.value} {self.value:.4g} at step {self.step}: {self.folder}"
         )
-
-
-_COUNTS = ("no_better", "last")
