@@ -238,8 +238,8 @@ class EvaluateConfig:
     metrics: tuple[str, ...] = option(
         ("default",),
         "comma-separated: is, fid, kid (generators, --images), retrieval, recall (text encoders), r_precision, "
-        "diversity, round_trip (generators), captions (captioners), accuracy (classifiers); of blossoms "
-        "caption_fidelity and attention_on_petals; "
+        "diversity, round_trip (generators), captions (captioners), accuracy (classifiers), word_precision "
+        "(visual_words); of blossoms caption_fidelity and attention_on_petals; "
         "default: what fits the run; with --images is,fid,kid",
     )
     extractor: str = option(

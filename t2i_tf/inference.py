@@ -109,6 +109,7 @@ class Run:
         self._features = tf.function(self._features_batch)
         self._encode_pictures = tf.function(self._encode_pictures_batch)
         self._classify = tf.function(self._classify_batch)
+        self._tell_words = tf.function(self._tell_words_batch)
         self._attend = tf.function(self._attend_batch)
         self._attend_pictures = tf.function(self._attend_pictures_batch)
         self._annotate = tf.function(self._annotate_batch, reduce_retracing=True)
@@ -167,6 +168,14 @@ class Run:
         """Pictures uint8 [B,S,S,3] -> features float32 [B,F] and logits [B,C] of a classifier; one batch of it."""
         features, logits = self._classify(pictures)
         return features.numpy(), logits.numpy()
+
+    def _tell_words_batch(self, pictures):
+        return self.recipe.tell_words(tf.cast(pictures, tf.float32) / 127.5 - 1.0)
+
+    def tell_words(self, pictures: np.ndarray) -> np.ndarray:
+        """Pictures uint8 [B,S,S,3] -> float32 [B,V], how likely each word of `vocabulary` is said of them, as logits in
+        its order; one batch of the network."""
+        return self._tell_words(pictures).numpy()[:, 1:]
 
     def embed(self, captions: list[str]):
         """Captions -> what conditions the generator, arrays of N rows as `recipe.condition` nests them.

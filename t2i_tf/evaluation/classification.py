@@ -1,12 +1,13 @@
-"""How well a classifier knows pictures it was not trained on."""
+"""How well classifiers, of classes or of words, know pictures they were not trained on."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from t2i_tf.config import EvaluateConfig
-from t2i_tf.data import pipeline, records, sampling
+from t2i_tf.data import pipeline, records, sampling, text
 from t2i_tf.errors import UserError
+from t2i_tf.evaluation import metrics
 from t2i_tf.inference import Run
 
 
@@ -40,4 +41,31 @@ def accuracy(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
         "images": len(ranks),
         "classes": classes,
         "split": own.name,
+    }
+
+
+def word_precision(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
+    """Mean average precision of words: how well pictures are ranked by whether a caption of theirs has the word.
+
+    Over the words that some pictures of the split have and others have not. Beside it that of chance, the share of the
+    pictures that have a word.
+    """
+    if not hasattr(run.recipe, "tell_words"):
+        raise UserError(f"--metrics=word_precision needs a run of visual_words, this is one of {run.paper}")
+    if not split.caption_offsets[-1]:
+        raise UserError(f"--metrics=word_precision: {split.dataset.path} has no captions: give another --data_dir")
+    places = {word: place for place, word in enumerate(run.vocabulary)}
+    said = np.zeros([split.num_images, len(places)], bool)
+    for row, captions in zip(said, split.captions(), strict=True):
+        row[[places[word] for caption in captions for word in text.words(caption) if word in places]] = True
+    views = pipeline.views(split, run.recipe.hyperparameters.image_size, 32, box_crop=run.config.training.box_crop)
+    scores = np.concatenate([run.tell_words(pictures) for pictures in views.as_numpy_iterator()])
+    telling = said.any(axis=0) & ~said.all(axis=0)
+    if not telling.any():
+        raise UserError(f"--metrics=word_precision: no word of {split.dataset.path} tells its pictures apart")
+    return {
+        "mean_average_precision": float(np.mean(metrics.average_precision(scores[:, telling], said[:, telling]))),
+        "precision_of_chance": float(np.mean(said[:, telling])),
+        "images": len(said),
+        "words": int(telling.sum()),
     }

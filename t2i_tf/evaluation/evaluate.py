@@ -98,6 +98,7 @@ METRICS = {
     "caption_fidelity": caption_fidelity,
     "diversity": diversity,
     "accuracy": classification.accuracy,
+    "word_precision": classification.word_precision,
     "attention_on_petals": petals.attention_on_petals,
     "captions": captioning.captions,
     "round_trip": captioning.round_trip,
@@ -118,6 +119,7 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "r_precision": captions_go_in and split.caption_offsets[-1] > metrics.CANDIDATES,
         "diversity": captions_go_in or not run.takes_text,
         "accuracy": hasattr(run.recipe, "classify"),
+        "word_precision": has_captions,
         "attention_on_petals": has_captions and split.dataset.manifest["name"] == "blossoms",
         "captions": has_captions,
     }

@@ -76,6 +76,19 @@ def recall_both_ways(similarities: np.ndarray) -> dict[str, float]:
     return {**scores, "mean_recall": float(np.mean([*scores.values()]))}
 
 
+def average_precision(scores: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """Average precision of each column: the mean, over what is true, of the precision among all ranked as high.
+
+    scores: [N, K]; truths: bool [N, K]. Returns [K], NaN for a column without anything true. Of equal scores the ones
+    further up come first.
+    """
+    order = np.argsort(-scores, axis=0, kind="stable")
+    hits = np.take_along_axis(truths, order, axis=0)
+    precisions = np.cumsum(hits, axis=0) / np.arange(1, len(hits) + 1)[:, None]
+    count = hits.sum(axis=0)
+    return np.divide((precisions * hits).sum(axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+
+
 def area_average(images: np.ndarray, size: int, dtype=np.float32) -> np.ndarray:
     """[B, H, W, C] -> [B, size, size, C], computed in `dtype`: each new pixel is the mean of the area it covers."""
     batch, height, width, channels = images.shape

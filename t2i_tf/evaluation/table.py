@@ -54,6 +54,7 @@ VALUES = {
     "caption_fidelity": ("petal_color", "center_color", "background"),
     "diversity": ("same_caption", "across_captions", "across_seeds", "real"),
     "accuracy": ("accuracy",),
+    "word_precision": ("mean_average_precision",),
     "captions": ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "negative_log_likelihood"),
 }
 """Metric -> the names in its line that are shown; a deviation is that name with `_deviation`."""

@@ -181,7 +181,7 @@ class RegionEncoder(keras.Model):
         Inception-v3, which sees pictures of 299 pixels (bilinear resize), S / 8 for the small network.
 
     Inception-v3 is frozen; two linear maps behind it are trained: of Mixed_6e without bias, of the pooled features
-    with. The small network is trained as a whole.
+    with. The small network is trained along, unless it is frozen too.
 
     Args:
         source: "conv" for the small network; else as the head of this module says, or "inception" for the layout
@@ -189,6 +189,7 @@ class RegionEncoder(keras.Model):
         trunk_width: channels of the small network's first layer.
         moving_statistics: in training the frozen Inception-v3 normalises with each batch's statistics and goes on
             averaging them, as published, so that they become those of the data set; never with a TF Hub handle.
+        frozen: the small network and its statistics stay as they are.
         aligned_corners: how pictures are resized for Inception-v3: so that the centres of the corner pixels stay in
             place, as PyTorch did up to 0.3; False as TensorFlow and later PyTorch do.
 
@@ -201,6 +202,7 @@ class RegionEncoder(keras.Model):
         width: int = 256,
         trunk_width: int = 64,
         moving_statistics: bool = True,
+        frozen: bool = False,
         aligned_corners: bool = False,
         name: str = "image_encoder",
     ):
@@ -209,6 +211,7 @@ class RegionEncoder(keras.Model):
         self.layout = image_layout(source)
         if self.layout == "conv":
             self.trunk = ConvolutionalTrunk(trunk_width, name="trunk")
+            self.trunk.trainable = not frozen
         elif self.layout == "inception":
             self.trunk = InceptionV3(name="trunk")
             self.trunk.trainable = False
@@ -229,7 +232,7 @@ class RegionEncoder(keras.Model):
                 align_corners=self.aligned_corners,
                 half_pixel_centers=not self.aligned_corners,
             )
-        moving = self.layout == "conv" or self.moving_statistics
+        moving = self.trunk.trainable if self.layout == "conv" else self.moving_statistics
         regions, features = self.trunk(images, training=training and moving)
         return self.region_map(regions), self.code_map(features)
 

@@ -17,7 +17,8 @@ Every recipe has
 * `steps_per_epoch(num_images) -> int`, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
 * `score_metrics`: names of the evaluation metrics that are computed while it trains;
 * maybe `selection`: the `Selection` whose best weights are kept, and which stops training that no longer gets better;
-* maybe `pretrained`: network name -> (run folder, network name there), weights that a fresh run starts from;
+* maybe `pretrained`: network name, or "name.part" of one -> (run folder, network name there), weights that a fresh run
+  starts from;
 * maybe `start()`: sets the weights that a fresh run starts from and that no run folder holds (ImageNet); UserError when
   they cannot be had;
 * maybe `clip_norms`: network name -> largest global norm of the gradient of its trained weights, all replicas' rows
@@ -62,6 +63,7 @@ PAPERS = {
     "gan_int_cls": "Reed et al., ICML 2016: 64x64 pictures; GAN, GAN-CLS, GAN-INT, GAN-INT-CLS",
     "stackgan": "Zhang et al., ICCV 2017: Stage-I 64x64, Stage-II 256x256, conditioning augmentation",
     "stackgan_v2": "StackGAN++, Zhang et al., TPAMI 2018: a tree of scales 64/128/256, with text or without",
+    "visual_words": "as Joulin et al., ECCV 2016: a small picture network from the words of captions, for the DAMSM",
     "damsm": "Xu et al., CVPR 2018: words and regions, sentences and pictures; what AttnGAN rests on",
     "attngan": "Xu et al., CVPR 2018: attention to words; AttnGAN with two or three scales, AttnDCGAN",
     "show_attend_tell": "Xu et al., ICML 2015: picture -> caption; soft, hard or no attention",

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from t2i_tf import losses
-from t2i_tf.config import option
+from t2i_tf.config import RunConfig, option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import attention, encoders, matching, replicas
 from t2i_tf.networks.adam import Adam
@@ -35,7 +35,11 @@ class Hyperparameters:
     image_encoder: str = option(
         "keras",
         "picture side: frozen Inception-v3 behind trained maps, its weights from keras (ImageNet), random, a weights "
-        "file, a SavedModel folder or TF Hub URL, or inception (those of --init_from); or conv (small, trained along)",
+        "file, a SavedModel folder or TF Hub URL, or inception (those of --init_from); or conv (small, trained along, "
+        "or that of --trunk_run)",
+    )
+    trunk_run: str | None = option(
+        None, "run folder of --paper=visual_words whose network --image_encoder=conv starts from, and keeps frozen"
     )
     image_encoder_width: int = option(64, "channels of the first layer of --image_encoder=conv", minimum=1)
     image_size: int = option(299, "picture size in pixels that is trained on (Inception-v3: 299)", minimum=8)
@@ -118,6 +122,8 @@ class Recipe:
             raise UserError(f"--embedding_dim={hp.embedding_dim}: each direction has half of it, give an even number")
         if not 0.0 <= hp.dropout < 1.0:
             raise UserError(f"--dropout={hp.dropout}: give a number from 0 to below 1")
+        if hp.trunk_run is not None and hp.image_encoder != "conv":
+            raise UserError(f"--trunk_run={hp.trunk_run} goes with --image_encoder=conv: add that, or leave it out")
         if not context.vocabulary_size:
             raise UserError("damsm reads words: give a data set with captions")
         self.request = BatchRequest(image_sizes=(hp.image_size,), sampling=hp.sampling, text="words", words=hp.words)
@@ -127,7 +133,12 @@ class Recipe:
         )
         try:
             self.image_encoder = encoders.RegionEncoder(
-                hp.image_encoder, hp.embedding_dim, hp.image_encoder_width, hp.moving_statistics, name="image_encoder"
+                hp.image_encoder,
+                hp.embedding_dim,
+                hp.image_encoder_width,
+                hp.moving_statistics,
+                frozen=hp.trunk_run is not None,
+                name="image_encoder",
             )
         except ValueError as error:
             raise UserError(f"--image_encoder={error}") from error
@@ -135,6 +146,25 @@ class Recipe:
         self.text_encoder(tf.zeros([1, hp.words], tf.int32), tf.ones([1], tf.int32))
         self.image_encoder(tf.zeros([1, hp.image_size, hp.image_size, 3]))
         self.networks = {"text_encoder": self.text_encoder, "image_encoder": self.image_encoder}
+
+    @property
+    def pretrained(self) -> dict:
+        """Raises UserError when the network of --trunk_run is another than the one that was built here."""
+        hp = self.hyperparameters
+        if hp.trunk_run is None:
+            return {}
+        run = RunConfig.read(hp.trunk_run)
+        if run.training.paper != "visual_words":
+            raise UserError(
+                f"--trunk_run={hp.trunk_run} is a run of {run.training.paper}: give one of --paper=visual_words"
+            )
+        for name in ("image_encoder_width", "image_size"):
+            if run.hyperparameters[name] != getattr(hp, name):
+                raise UserError(
+                    f"--trunk_run={hp.trunk_run} was trained with other settings: add --{name}="
+                    f"{run.hyperparameters[name]}"
+                )
+        return {"image_encoder.trunk": (hp.trunk_run, "trunk")}
 
     def start(self) -> None:
         try:

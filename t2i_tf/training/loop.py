@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import signal
 from dataclasses import dataclass
@@ -304,7 +305,8 @@ def _load_pretrained(session: Session) -> None:
     elif hasattr(session.recipe, "start"):
         session.recipe.start()
     for name, (run_dir, theirs) in getattr(session.recipe, "pretrained", {}).items():
-        checkpoints.load_weights(run_dir, {theirs: networks[name]})
+        network, *parts = name.split(".")
+        checkpoints.load_weights(run_dir, {theirs: functools.reduce(getattr, parts, networks[network])})
 
 
 def _as_interrupt(signum, frame):

@@ -15,6 +15,15 @@ def test_a_class_is_the_mean_of_all_its_captions():
     assert means.dtype == np.float64
 
 
+def test_average_precision_by_hand():
+    scores = np.array([[0.9, 3.0, 1.0], [0.8, 2.0, 1.0], [0.7, 1.0, 1.0], [0.6, 4.0, 1.0]])
+    truths = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]], bool)
+    # first column: right at ranks 1 and 3; second: at ranks 3 and 4; nothing true in the third
+    found = metrics.average_precision(scores, truths)
+    np.testing.assert_allclose(found[:2], [(1 / 1 + 2 / 3) / 2, (1 / 3 + 2 / 4) / 2])
+    assert np.isnan(found[2])
+
+
 def test_retrieval_by_hand():
     # class 3 points along x, class 8 along y
     captions, of_captions = np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), np.array([3, 3, 8])
