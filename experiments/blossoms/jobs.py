@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import subprocess
@@ -119,7 +120,7 @@ class Workshop:
         folder, count = self.folder(data), min(data.num_images, self.most_data)
         size = (f"--image_size={data.image_size}", f"--num_images={count}")
         flags = ("--source=blossoms", f"--data_dir={self.path(data)}", *size)
-        return Job(f"draw {data.name}", "prepare", flags, data.minutes, (folder / "dataset.json").is_file)
+        return Job(f"draw {data.name}", "prepare", flags, data.minutes, lambda: pictures_in(folder) == count)
 
     def _scored(self, run: Run, score: Score) -> Job:
         metrics, count = ",".join(score.metrics), min(score.num_images, self.most_images)
@@ -153,6 +154,13 @@ class Workshop:
 
 def _runs_in(thing: Run | Score) -> list[Run]:
     return [flag[1] for flag in thing.flags if not isinstance(flag, str)]
+
+
+def pictures_in(data_dir: Path) -> int:
+    """How many a data set has, 0 where there is none."""
+    path = data_dir / "dataset.json"
+    splits = json.loads(path.read_text(encoding="utf-8"))["splits"] if path.is_file() else {}
+    return sum(split["images"] for split in splits.values())
 
 
 def newest_step(run_dir: Path) -> int | None:

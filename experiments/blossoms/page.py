@@ -17,7 +17,8 @@ from experiments.blossoms.tables import DRAWN_CAPTIONS, DRAWN_SEEDS, SHARED, Col
 from t2i_tf import pictures
 from t2i_tf.evaluation import table as scores
 
-SEEN, WITHIN, REVERSED, UNKNOWN = "seen", "within the deviations", "the other way round", "not measured"
+SEEN, WITHIN, REVERSED = "seen", "within the deviations", "the other way round"
+UNKNOWN, UNLIKE = "not measured", "not measured alike"
 SMALL, LARGE, WIDTH = 64, 128, 1000
 """Sides in pixels of drawn pictures on the page: of runs of 64 pixels, and where one is larger; width of figures."""
 
@@ -30,7 +31,9 @@ class Figure:
     deviation: float | None = None
 
     def __str__(self) -> str:
-        return scores.number(self.value) + ("" if self.deviation is None else f" ± {scores.number(self.deviation)}")
+        decimals = 3 if abs(self.value) < 1 else 2
+        deviation = "" if self.deviation is None else f" ± {self.deviation:.{decimals}f}"
+        return f"{self.value:.{decimals}f}{deviation}"
 
 
 def figure(line: dict | None, value: str) -> Figure | None:
@@ -61,8 +64,9 @@ def compare(worse: Figure | None, better: Figure | None, smaller_is_better: bool
 
 def summary(verdicts: Sequence[str]) -> str:
     """Of the pairs of an ordering, whether it is seen as a whole."""
-    if UNKNOWN in verdicts:
-        return UNKNOWN
+    for missing in (UNKNOWN, UNLIKE):
+        if missing in verdicts:
+            return missing
     if set(verdicts) == {SEEN}:
         return SEEN
     return "seen in part" if SEEN in verdicts else "not seen"
@@ -120,9 +124,8 @@ class Page:
         if not found:
             return f"{name}): {UNKNOWN}"
         said = figure(found[-1], value)
-        return (
-            f"{name}, seed {self._seed(run)}, step {found[-1]['step']}, {self._minutes(run)} minutes): {words} {said}"
-        )
+        about = f"seed {self._seed(run)}, step {found[-1]['step']}, {self._minutes(run)} minutes"
+        return f"{name}, {about}): {words} {said}"
 
     # A table.
 
@@ -138,21 +141,17 @@ class Page:
     def _line(self, row: Row, column: Column) -> dict | None:
         return self.workshop.line(row.run, column.score, column.metric)
 
-    def figure(self, row: Row, column: Column) -> Figure | None:
-        return figure(self._line(row, column), column.value)
-
     def _grid(self, table: Table) -> list[str]:
         """Ours, then the papers' in italics."""
         titles = [column.title for column in table.columns] + [f"*{column.title}*" for column in table.published]
         lines = [_cells("", *titles, "step", "seed", "minutes"), _cells("---", *["---"] * (len(titles) + 3))]
         for row in table.rows:
-            ours = [self.figure(row, column) for column in table.columns]
+            ours = [figure(self._line(row, column), column.value) for column in table.columns]
             theirs = [_published(row.published, c.data, c.metric, c.value) for c in table.published]
             step = next((line["step"] for c in table.columns if (line := self._line(row, c))), None)
+            quoted = (f"*{found}*" if found else "" for found in theirs)
             about = (step, self._seed(row.run), self._minutes(row.run))
-            lines.append(
-                _cells(row.label, *map(_shown, ours), *(f"*{_shown(f)}*" if f else "" for f in theirs), *about)
-            )
+            lines.append(_cells(row.label, *map(_shown, ours), *quoted, *about))
         return lines
 
     def _measured(self, table: Table) -> list[str]:
@@ -173,8 +172,10 @@ class Page:
         rows = {row.label: row for row in table.rows}
         parts, verdicts = [], []
         for worse, better in ordering.pairs:
-            two = [self.figure(rows[label], column) for label in (worse, better)]
-            verdicts.append(compare(*two, column.smaller_is_better))
+            lines = [self._line(rows[label], column) for label in (worse, better)]
+            two = [figure(line, column.value) for line in lines]
+            alike = None in lines or _measure(lines[0]) == _measure(lines[1])
+            verdicts.append(compare(*two, column.smaller_is_better) if alike else UNLIKE)
             parts.append(f"{better} ({_shown(two[1])}) before {worse} ({_shown(two[0])}): {verdicts[-1]}")
         return f"{ordering.says} ({column.title}): **{summary(verdicts)}**. {'; '.join(parts)}."
 
@@ -237,6 +238,11 @@ def _stacked(folders: dict[str, Path]) -> Image.Image:
         sheet.paste(part, (0, top))
         top += part.height
     return sheet
+
+
+def _measure(line: dict) -> dict:
+    """How it was measured; the size of the pictures apart, which the extractor brings to its own."""
+    return {name: value for name, value in scores.measure(line).items() if name != "image_size"}
 
 
 def _published(method: str, data: str, metric: str, value: str) -> Figure | None:

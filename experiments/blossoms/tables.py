@@ -219,7 +219,8 @@ LAMBDA = Table(
     title="AttnGAN over lambda, the weight of the DAMSM loss",
     about="Xu et al. (CVPR 2018), the figures of AttnGAN1 on CUB. R-precision is judged as in the paper by the DAMSM "
     "that the runs are trained with, which flatters, and by another one, of seed 1, that none was trained against. "
-    "Attention is the share of the attention to the petal colour's word that lies on petals.",
+    "Attention is the share of the attention to the petal colour's word that lies on petals. Left out of the orderings "
+    "is what is within the deviations in the paper, too (lambda 0 and 0.1, 5 and 10).",
     rows=(
         _lambda(0, "AttnGAN1, without DAMSM"),
         *(_lambda(weight, f"AttnGAN1, lambda {weight:g}") for weight in (0.1, 1, 5, 10)),
@@ -237,7 +238,7 @@ LAMBDA = Table(
     ),
     orderings=(
         *(
-            Ordering("R-precision rises with lambda", title, chain("0", "0.1", "1", "5", "10"))
+            Ordering("R-precision rises with lambda", title, (("0", "1"), ("0.1", "1"), ("1", "5"), ("1", "10")))
             for title in ("R-precision", "by another DAMSM")
         ),
         Ordering("the Inception Score rises up to lambda 1", "IS", chain("0", "0.1", "1")),

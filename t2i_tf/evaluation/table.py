@@ -267,7 +267,7 @@ def _rows(folder: Path, line: dict, letter: str) -> Iterator[Row]:
             yield Row(*measured, line[name], deviation, letter)
 
 
-def number(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
 
 
@@ -280,7 +280,7 @@ def as_markdown(rows: list[Row], notes: dict[str, str]) -> str:
             lines += [f"### {metric if metric == name else f'{metric}: {name}'}", ""]
             lines += ["| method | step | weights | value | measured |", "|---|---|---|---|---|"]
             for row in of_value:
-                value = number(row.value) + ("" if row.deviation is None else f" ± {number(row.deviation)}")
+                value = _number(row.value) + ("" if row.deviation is None else f" ± {_number(row.deviation)}")
                 step = "" if row.step is None else row.step
                 lines.append(f"| {row.method} | {step} | {row.weights} | {value} | {row.measured} |")
             lines.append("")
