@@ -88,16 +88,14 @@ class Workshop:
 
     def jobs(self, tables: Sequence[Table]) -> list[Job]:
         """All that the tables need, what is needed first, each once."""
-        return list(
-            {job.label: job for table in tables for row in table.rows for job in self.of_row(table, row)}.values()
-        )
+        jobs = (job for table in tables for row in table.rows for job in self._of_row(table, row))
+        return list({job.label: job for job in jobs}.values())
 
-    def of_row(self, table: Table, row: Row) -> Iterator[Job]:
+    def _of_row(self, table: Table, row: Row) -> Iterator[Job]:
         scores = dict.fromkeys(column.score for column in table.columns)
-        yield from self._trained(row.run)
+        for run in (*(judge for score in scores for judge in _runs_in(score)), row.run):
+            yield from self._trained(run)
         for score in scores:
-            for needed in _runs_in(score):
-                yield from self._trained(needed)
             yield self._scored(row.run, score)
         yield self._drawn(row.run)
 
