@@ -143,15 +143,21 @@ class Workshop:
 
     def _drawn(self, run: Run) -> Job:
         flags = (f"--run_dir={self.path(run)}", f"--data_dir={self.path(run.data)}")
-        flags += (f"--out={self.path(run)}/{self.pictures(run).relative_to(self.folder(run))}",)
+        folder = self.pictures(run)
+        flags += (f"--out={self.path(run)}/{folder.relative_to(self.folder(run))}",)
+        label, done = f"describe by {run.name}", 1
         if run.preset != "show_attend_tell":
             flags += (f"--captions_file={DRAWN_CAPTIONS}", f"--seeds={','.join(map(str, DRAWN_SEEDS))}")
-        folder = self.pictures(run)
-        return Job(f"draw by {run.name}", "sample", flags, 0.4, lambda: any(folder.glob("*.png")))
+            label, done = f"draw by {run.name}", 1 + len(drawn_captions()) * len(DRAWN_SEEDS)
+        return Job(label, "sample", flags, 0.4, lambda: len([*folder.glob("*.png")]) >= done)
 
 
 def _runs_in(thing: Run | Score) -> list[Run]:
     return [flag[1] for flag in thing.flags if not isinstance(flag, str)]
+
+
+def drawn_captions() -> list[str]:
+    return (ROOT / DRAWN_CAPTIONS).read_text(encoding="utf-8").splitlines()
 
 
 def pictures_in(data_dir: Path) -> int:

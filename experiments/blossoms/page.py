@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.blossoms.jobs import ROOT, Workshop, minutes_in, scored_step
-from experiments.blossoms.tables import DRAWN_CAPTIONS, DRAWN_SEEDS, SHARED, Column, Ordering, Row, Run, Table
+from experiments.blossoms.jobs import Workshop, drawn_captions, minutes_in, scored_step
+from experiments.blossoms.tables import DRAWN_SEEDS, SHARED, Column, Ordering, Row, Run, Table
 from t2i_tf import pictures
 from t2i_tf.evaluation import table as scores
 
@@ -206,7 +206,7 @@ class Page:
 
 def _side_by_side(folders: dict[str, Path]) -> Image.Image:
     """A row a caption, a column a run and seed."""
-    captions, columns = (ROOT / DRAWN_CAPTIONS).read_text(encoding="utf-8").splitlines(), []
+    captions, columns = drawn_captions(), []
     for folder in folders.values():
         files = sorted(file for file in folder.glob("*.png") if file.name != "grid.png")
         images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])

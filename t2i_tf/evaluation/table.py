@@ -34,6 +34,8 @@ MEASURE = (
     "blocks",
     "images",
     "captions",
+    "captioner_run",
+    "captioner_step",
     "seeds",
     "classes",
     "pairs",
@@ -197,6 +199,8 @@ class Row:
     deviation: float | None
     measured: str
     """Letters of the note that says how; "published" of a figure of a paper."""
+    folder: Path | None = None
+    """Of the run, or of the pictures that were scored."""
 
 
 def table(options: TableConfig) -> str:
@@ -213,8 +217,13 @@ def table(options: TableConfig) -> str:
     return as_csv(rows, notes) if options.format == "csv" else as_markdown(rows, notes)
 
 
-def collect(folders: list[Path], metrics: tuple[str, ...] | None = None) -> tuple[list[Row], dict[str, str]]:
+def collect(
+    folders: list[Path], metrics: tuple[str, ...] | None = None, every_step: bool = False
+) -> tuple[list[Row], dict[str, str]]:
     """Of each folder, metric, way to measure and kind of weights the score of the last step, the newest line of it.
+
+    Args:
+        every_step: those of all steps.
 
     Returns the rows, and letters -> what they stand for. Raises UserError for a folder without scores, or an unknown
     metric.
@@ -231,8 +240,10 @@ def collect(folders: list[Path], metrics: tuple[str, ...] | None = None) -> tupl
         newest = {}
         for line in lines:
             if line.get("metric") in (metrics or VALUES):
-                key = (line["metric"], line.get("data"), line.get("weights"), json.dumps(measure(line)))
-                if key not in newest or (line.get("step") or 0) >= (newest[key].get("step") or 0):
+                step = line.get("step") or 0
+                alike = (line["metric"], line.get("data"), line.get("weights"), json.dumps(measure(line)))
+                key = (*alike, step) if every_step else alike
+                if key not in newest or step >= (newest[key].get("step") or 0):
                     newest[key] = line
         for line in newest.values():
             how = json.dumps({"metric": line["metric"], "data": line["data"], **measure(line)}, sort_keys=True)
@@ -264,7 +275,7 @@ def _rows(folder: Path, line: dict, letter: str) -> Iterator[Row]:
         if isinstance(line[name], (int, float)):
             deviation, weights = line.get(f"{name}_deviation"), line.get("weights") or ""
             measured = (line["data"], line["metric"], name, folder.name, line.get("step"), weights)
-            yield Row(*measured, line[name], deviation, letter)
+            yield Row(*measured, line[name], deviation, letter, folder)
 
 
 def _number(value: float) -> str:
