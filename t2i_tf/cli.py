@@ -247,9 +247,12 @@ def _evaluate(options: config.EvaluateConfig, given: dict) -> None:
 def _table(options: config.TableConfig, given: dict) -> None:
     from pathlib import Path
 
+    from t2i_tf.evaluation import plots
     from t2i_tf.evaluation import table as tables
 
     text = tables.table(options)
+    if options.plot:
+        plots.plot(options)
     if options.out is None:
         print(text, end="")
         return

@@ -295,6 +295,14 @@ class TableConfig:
     metrics: tuple[str, ...] | None = option(None, "comma-separated: the metrics to show (default: all)")
     format: str = option("markdown", "markdown or csv", choices=("markdown", "csv"))
     published: bool = option(True, "also the papers' figures of the same metrics and data sets")
+    plot: str | None = option(
+        None, "picture to write beside the table, .png, .svg or .pdf: a panel a value (needs matplotlib: .[plots])"
+    )
+    against: str = option(
+        "step",
+        "what --plot draws scores against: step, of every step that was scored; or lambda (--damsm_weight) or any "
+        "other setting of the runs' config.json, of the last step",
+    )
     out: str | None = option(None, "file to write (default: print)")
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2i_tf.errors import UserError
+
 SCRIPT = Path(__file__).parents[1] / "experiments" / "curves.py"
 
 
@@ -68,12 +70,12 @@ def test_running_mean_by_hand(curves):
 def test_patterns_choose_tags_in_their_order(curves):
     runs = {"a": {"g/loss": None, "d/loss": None}, "b": {"g/kl": None}}
     assert curves.chosen_tags(runs, ["g/kl", "*/loss", "g/*"]) == ["g/kl", "d/loss", "g/loss"]
-    with pytest.raises(ValueError, match="--tags=h/loss: no run has it; there are d/loss, g/kl, g/loss"):
+    with pytest.raises(UserError, match="--tags=h/loss: no run has it; there are d/loss, g/kl, g/loss"):
         curves.chosen_tags(runs, ["g/kl", "h/loss"])
 
 
 def test_a_folder_without_events_is_named(curves, tmp_path):
-    with pytest.raises(ValueError, match=f"{tmp_path}/runs has no events: give a run folder"):
+    with pytest.raises(UserError, match=f"{tmp_path}/runs has no events: give a run folder"):
         curves.main([f"{tmp_path}/runs"])
 
 

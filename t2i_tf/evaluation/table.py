@@ -9,6 +9,7 @@ is partly unknown.
 from __future__ import annotations
 
 import csv
+import fnmatch
 import io
 import json
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ MEASURE = (
     "blocks",
     "images",
     "captions",
+    "captioner_run",
+    "captioner_step",
     "seeds",
     "classes",
     "pairs",
@@ -44,6 +47,10 @@ MEASURE = (
     "length_normalised",
 )
 """What must be the same for two scores of a metric on a data set to be compared; `images` where it is a number."""
+BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
+BLEU_OF_2015 = tuple(f"{name}_without_brevity_penalty" for name in BLEU)
+"""As Show, Attend and Tell reports it."""
+COLORS = ("petal_color", "center_color", "background")
 VALUES = {
     "is": ("is",),
     "fid": ("fid",),
@@ -51,13 +58,25 @@ VALUES = {
     "r_precision": ("r_precision",),
     "retrieval": ("accuracy", "precision_at_50"),
     "recall": ("image_to_text_1", "text_to_image_1"),
-    "caption_fidelity": ("petal_color", "center_color", "background"),
+    "caption_fidelity": COLORS,
     "diversity": ("same_caption", "across_captions", "across_seeds", "real"),
     "accuracy": ("accuracy",),
     "word_precision": ("mean_average_precision",),
-    "captions": ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "negative_log_likelihood"),
+    "captions": (
+        *BLEU,
+        *BLEU_OF_2015,
+        "meteor",
+        "rouge_l",
+        "cider",
+        "negative_log_likelihood",
+        *COLORS,
+        "attention_on_petals",
+        "petal_area",
+    ),
+    "round_trip": tuple(f"{of}{name}" for name in (*BLEU, "rouge_l", "cider", *COLORS) for of in ("", "real_")),
+    "attention_on_petals": ("on_petals_*", "times_denser_*", "petal_area"),
 }
-"""Metric -> the names in its line that are shown; a deviation is that name with `_deviation`."""
+"""Metric -> the names in its line that are shown, or patterns of them; a deviation is that name with `_deviation`."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +86,31 @@ class Published:
     data: str
     method: str
     metric: str
+    name: str
+    """Of the value in a line of that metric."""
     value: float
     deviation: float | None
     source: str
 
 
-def _published(metric: str, source: str, figures: dict[str, dict[str, tuple]]) -> list[Published]:
+def _published(
+    metric: str, source: str, figures: dict[str, dict[str, tuple]], name: str | None = None
+) -> list[Published]:
     return [
-        Published(data, method, metric, *(*figure, None)[:2], source)
+        Published(data, method, metric, name or metric, *(*figure, None)[:2], source)
         for method, of_data in figures.items()
         for data, figure in of_data.items()
+    ]
+
+
+def _published_captions(figures: dict[str, dict[str, tuple]]) -> list[Published]:
+    """Method and data set -> BLEU-1 to 4 without brevity penalty and METEOR, in hundredths."""
+    return [
+        Published(data, method, "captions", name, round(value / 100, 4), None, "Show, Attend and Tell")
+        for method, of_data in figures.items()
+        for data, values in of_data.items()
+        for name, value in zip((*BLEU_OF_2015, "meteor"), values, strict=True)
+        if value is not None
     ]
 
 
@@ -129,6 +163,25 @@ PUBLISHED = [
             "AttnGAN2": {"cub": (0.6782, 0.0443), "coco": (0.8547, 0.0369)},
         },
     ),
+    *_published_captions(
+        {
+            "soft attention": {
+                "flickr8k": (67, 44.8, 29.9, 19.5, 18.93),
+                "flickr30k": (66.7, 43.4, 28.8, 19.1, 18.49),
+                "coco": (70.7, 49.2, 34.4, 24.3, 23.90),
+            },
+            "hard attention": {
+                "flickr8k": (67, 45.7, 31.4, 21.3, 20.30),
+                "flickr30k": (66.9, 43.9, 29.6, 19.9, 18.46),
+                "coco": (71.8, 50.4, 35.7, 25.0, 23.04),
+            },
+            "Google NIC, without attention": {
+                "flickr8k": (63, 41, 27, None, None),
+                "flickr30k": (66.3, 42.3, 27.7, 18.3, None),
+                "coco": (66.6, 46.1, 32.9, 24.6, None),
+            },
+        }
+    ),
 ]
 
 
@@ -147,24 +200,31 @@ class Row:
     deviation: float | None
     measured: str
     """Letters of the note that says how; "published" of a figure of a paper."""
+    folder: Path | None = None
+    """Of the run, or of the pictures that were scored."""
 
 
 def table(options: TableConfig) -> str:
     """`t2i-table`: the table as text, Markdown or CSV. Raises UserError for folders without scores."""
     rows, notes = collect([Path(folder) for folder in options.run_dirs], options.metrics)
     if options.published:
-        shown = {(row.data, row.metric) for row in rows}
+        shown = {(row.data, row.metric, row.name) for row in rows}
         rows += [
-            Row(p.data, p.metric, p.metric, f"{p.method} ({p.source})", None, "", p.value, p.deviation, "published")
+            Row(p.data, p.metric, p.name, f"{p.method} ({p.source})", None, "", p.value, p.deviation, "published")
             for p in PUBLISHED
-            if (p.data, p.metric) in shown
+            if (p.data, p.metric, p.name) in shown
         ]
     rows.sort(key=lambda row: (row.data, list(VALUES).index(row.metric), row.name, row.measured, row.method))
     return as_csv(rows, notes) if options.format == "csv" else as_markdown(rows, notes)
 
 
-def collect(folders: list[Path], metrics: tuple[str, ...] | None = None) -> tuple[list[Row], dict[str, str]]:
+def collect(
+    folders: list[Path], metrics: tuple[str, ...] | None = None, every_step: bool = False
+) -> tuple[list[Row], dict[str, str]]:
     """Of each folder, metric, way to measure and kind of weights the score of the last step, the newest line of it.
+
+    Args:
+        every_step: those of all steps.
 
     Returns the rows, and letters -> what they stand for. Raises UserError for a folder without scores, or an unknown
     metric.
@@ -181,23 +241,26 @@ def collect(folders: list[Path], metrics: tuple[str, ...] | None = None) -> tupl
         newest = {}
         for line in lines:
             if line.get("metric") in (metrics or VALUES):
-                key = (line["metric"], line.get("data"), line.get("weights"), json.dumps(_measure(line)))
-                if key not in newest or (line.get("step") or 0) >= (newest[key].get("step") or 0):
+                step = line.get("step") or 0
+                alike = (line["metric"], line.get("data"), line.get("weights"), json.dumps(measure(line)))
+                key = (*alike, step) if every_step else alike
+                if key not in newest or step >= (newest[key].get("step") or 0):
                     newest[key] = line
         for line in newest.values():
-            how = json.dumps({"metric": line["metric"], "data": line["data"], **_measure(line)}, sort_keys=True)
+            how = json.dumps({"metric": line["metric"], "data": line["data"], **measure(line)}, sort_keys=True)
             letter = letters.setdefault(how, _letters(len(letters)))
             rows += _rows(folder, line, letter)
-    return rows, {letter: _told(json.loads(how)) for how, letter in letters.items()}
+    return rows, {letter: told(json.loads(how)) for how, letter in letters.items()}
 
 
-def _measure(line: dict) -> dict:
+def measure(line: dict) -> dict:
     """How it was measured; `images` may also be the folder that was scored."""
     found = {name: line[name] for name in MEASURE if line.get(name) is not None}
     return {name: value for name, value in found.items() if name != "images" or isinstance(value, int)}
 
 
-def _told(how: dict) -> str:
+def told(how: dict) -> str:
+    """In words, for people."""
     parts = [f"{name} {value[:12] if name.endswith('sha256') else value}" for name, value in how.items()]
     return ", ".join(part for part in parts if not part.startswith(("metric ", "data ", "version ")))
 
@@ -208,11 +271,12 @@ def _letters(number: int) -> str:
 
 
 def _rows(folder: Path, line: dict, letter: str) -> Iterator[Row]:
-    for name in VALUES[line["metric"]]:
-        if isinstance(line.get(name), (int, float)):
+    patterns = VALUES[line["metric"]]
+    for name in dict.fromkeys(name for pattern in patterns for name in fnmatch.filter(line, pattern)):
+        if isinstance(line[name], (int, float)):
             deviation, weights = line.get(f"{name}_deviation"), line.get("weights") or ""
             measured = (line["data"], line["metric"], name, folder.name, line.get("step"), weights)
-            yield Row(*measured, line[name], deviation, letter)
+            yield Row(*measured, line[name], deviation, letter, folder)
 
 
 def _number(value: float) -> str:

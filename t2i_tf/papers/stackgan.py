@@ -74,9 +74,9 @@ class Hyperparameters:
     )
     augmentation_noise: str = option(
         "published",
-        "of the condition: published (truncated in the tensorflow form, normal in the pytorch form), normal (paper) or "
-        "truncated",
-        choices=("published", "normal", "truncated"),
+        "of the condition: published (truncated in the tensorflow form, normal in the pytorch form), normal (paper), "
+        "truncated, or none: no conditioning augmentation, the condition is mu and its KL divergence no loss",
+        choices=("published", "normal", "truncated", "none"),
     )
     kl_weight: float = option(2.0, "weight of the condition's KL divergence from N(0, 1)")
     wrong_pairs: bool = option(True, "tensorflow form: show the discriminator mismatching pairs too")
@@ -431,8 +431,14 @@ class Recipe:
         return widths if hp.stage == 1 else {**widths, "stage1_augmentation": hp.condition_dim}
 
     def _noise(self, draw, suffix: str = "") -> dict:
-        truncated = {"published": self.tensorflow, "normal": False, "truncated": True}
-        augment = draw.truncated_normal if truncated[self.hyperparameters.augmentation_noise] else draw.normal
+        kind = self.hyperparameters.augmentation_noise
+        truncated = kind == "truncated" or (kind == "published" and self.tensorflow)
+        augment = draw.truncated_normal if truncated else draw.normal
+        if kind == "none":
+
+            def augment(name, width):
+                return tf.zeros_like(draw.normal(name, width))
+
         return {
             name: (draw.normal if name == "z" else augment)(name + suffix, width)
             for name, width in self._noise_widths().items()
@@ -508,6 +514,8 @@ class Recipe:
         """The heads' terms are summed, where the discriminator's are averaged, as published."""
         fake = self.discriminator(generated["images"][-1], self._judged_by(text, generated), training=True)
         adversarial = tf.add_n([losses.real_loss(logits) for logits in fake.values()])
+        if self.hyperparameters.augmentation_noise == "none":
+            return {"loss": adversarial, "adversarial": adversarial}
         kl = losses.kl_divergence(generated["mu"], generated["log_variance"])
         return {"loss": adversarial + self.hyperparameters.kl_weight * kl, "adversarial": adversarial, "kl": kl}
 

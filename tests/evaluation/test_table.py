@@ -70,6 +70,56 @@ def test_captions_are_shown_by_their_names_and_compared_by_how_they_were_found(f
     assert len({row.measured for row in rows}) == 2
 
 
+def test_captions_stand_beside_the_papers_bleu_without_brevity_penalty(folder):
+    line = {"metric": "captions", "version": 1, "step": 5, "data": "flickr8k", "split": "test", "beam_size": 1}
+    line |= {"bleu_4": 0.2, "bleu_4_without_brevity_penalty": 0.21, "meteor": 0.19, "petal_color": None}
+    found = table.table(TableConfig(run_dirs=(str(folder("mine", line)),)))
+    section = found[found.index("### captions: bleu_4_without_brevity_penalty") :]
+    assert "| hard attention (Show, Attend and Tell) |  |  | 0.213 | published |" in section
+    assert "### captions: meteor" in found and "| soft attention (Show, Attend and Tell) |  |  | 0.1893 |" in found
+    assert found.count("hard attention") == 2, "with the penalty nothing was published"
+
+
+def test_the_papers_figures_are_those_of_its_table():
+    """Flickr8k, BLEU-1 to 4 and METEOR of hard attention, in hundredths."""
+    found = [p.value for p in table.PUBLISHED if (p.method, p.data) == ("hard attention", "flickr8k")]
+    assert found == [0.67, 0.457, 0.314, 0.213, 0.203]
+
+
+def test_what_is_read_back_and_looked_at_is_shown(folder):
+    """Lines as t2i-evaluate writes them of round_trip and attention_on_petals, and the colours of captions."""
+    back = {"metric": "round_trip", "version": 1, "step": 5, "data": "blossoms", "split": "test", "images": 500}
+    back |= {"bleu_4": 0.3, "real_bleu_4": 0.4, "petal_color": 0.97, "real_petal_color": 1.0, "center_color": None}
+    back |= {"captioner_run": "runs/captioner", "captioner_step": 3000, "brevity_penalty": 0.99}
+    looks = {
+        "metric": "attention_on_petals",
+        "version": 1,
+        "step": 5,
+        "data": "blossoms",
+        "split": "test",
+        "images": 60,
+    }
+    looks |= {"petal_area": 0.22, "on_petals_32": 0.47, "on_petals_64": 0.5, "times_denser_32": 3.1, "flowers": 58}
+    said = {"metric": "captions", "version": 1, "step": 5, "data": "blossoms", "split": "test", "images": 60}
+    said |= {"petal_color": 0.99, "background": 0.9, "attention_on_petals": 0.4, "petal_area": 0.23}
+    rows, notes = table.collect([folder("run", back, looks, said)])
+    assert {(row.metric, row.name): row.value for row in rows} == {
+        ("round_trip", "bleu_4"): 0.3,
+        ("round_trip", "real_bleu_4"): 0.4,
+        ("round_trip", "petal_color"): 0.97,
+        ("round_trip", "real_petal_color"): 1.0,
+        ("attention_on_petals", "on_petals_32"): 0.47,
+        ("attention_on_petals", "on_petals_64"): 0.5,
+        ("attention_on_petals", "times_denser_32"): 3.1,
+        ("attention_on_petals", "petal_area"): 0.22,
+        ("captions", "petal_color"): 0.99,
+        ("captions", "background"): 0.9,
+        ("captions", "attention_on_petals"): 0.4,
+        ("captions", "petal_area"): 0.23,
+    }
+    assert any("captioner_run runs/captioner, captioner_step 3000" in note for note in notes.values())
+
+
 @pytest.mark.parametrize(
     "other",
     [

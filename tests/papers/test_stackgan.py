@@ -174,6 +174,25 @@ def test_noise_of_a_step_and_of_samples(form, stage, asked, kind):
     assert trained.drawn == {**sampled.drawn, **again}
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_without_conditioning_augmentation_the_condition_is_mu_and_the_loss_adversarial_alone(form):
+    """In training and in samples: noise of the condition changes nothing, and mu is held nowhere."""
+    made = recipe(form=form, augmentation_noise="none")
+    draw = Draw()
+    noise = made.sampling_noise(draw)
+    assert noise["z"].numpy().any() and noise["augmentation"].shape == (BATCH, 3)
+    batch = batch_of(made)
+    text = made.condition(batch)
+    of_generator = made.generator(noise["z"], text, noise["augmentation"])
+    np.testing.assert_array_equal(of_generator["condition"], of_generator["mu"])
+    assert np.abs(of_generator["log_variance"]).max() > 1e-3, "it would spread if it were drawn"
+    generated = made.generate(text, made.noise(Draw()))
+    logs = made.generator_losses(batch, text, generated)
+    assert set(logs) == {"loss", "adversarial"} and float(logs["loss"]) == float(logs["adversarial"])
+    kept = recipe(form=form).generator_losses(batch, text, generated)
+    assert "kl" in kept and float(kept["loss"]) != float(kept["adversarial"])
+
+
 # A step.
 
 
