@@ -110,7 +110,7 @@ def test_every_command_is_one_that_the_package_takes(at_root, tmp_path):
         cli._parse(f"t2i-{job.verb}", OPTIONS[job.verb], list(job.flags), job.verb == "train")
     assert len(found) == len({job.label for job in found}) == len({job.flags for job in found}) > 45
     runs = [flag for job in found for flag in job.flags if flag.startswith("--run_dir=") and job.verb == "train"]
-    assert len(runs) == len(set(runs)) == 4 + 4 + 2 + 2 + 5 + 3
+    assert len(runs) == len(set(runs)) == 6 + 4 + 2 + 2 + 5 + 3
     assert sum(job.minutes for job in found) < 200
 
 
