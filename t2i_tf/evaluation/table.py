@@ -42,6 +42,9 @@ MEASURE = (
     "references",
     "beam_size",
     "length_normalised",
+    "methods",
+    "pictures_each",
+    "sheets_sha256",
 )
 """What must be the same for two scores of a metric on a data set to be compared; `images` where it is a number."""
 VALUES = {
@@ -54,6 +57,7 @@ VALUES = {
     "caption_fidelity": ("petal_color", "center_color", "background"),
     "diversity": ("same_caption", "across_captions", "across_seeds", "real"),
     "accuracy": ("accuracy",),
+    "human_rank": ("human_rank",),
     "captions": ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "negative_log_likelihood"),
 }
 """Metric -> the names in its line that are shown; a deviation is that name with `_deviation`."""
@@ -88,6 +92,15 @@ PUBLISHED = [
             "StackGAN": {"cub": (3.70, 0.04), "oxford102": (3.20, 0.01), "coco": (8.45, 0.03)},
             "StackGAN Stage-I, 64x64, without conditioning augmentation": {"cub": (2.66,)},
             "StackGAN Stage-I, 64x64": {"cub": (2.95,)},
+        },
+    ),
+    *_published(
+        "human_rank",
+        "StackGAN",
+        {
+            "GAN-INT-CLS": {"cub": (2.81, 0.03), "oxford102": (1.87, 0.03), "coco": (1.89, 0.04)},
+            "GAWWN": {"cub": (1.99, 0.04)},
+            "StackGAN": {"cub": (1.37, 0.02), "oxford102": (1.13, 0.03), "coco": (1.11, 0.03)},
         },
     ),
     *_published(
@@ -197,7 +210,10 @@ def _measure(line: dict) -> dict:
 
 
 def _told(how: dict) -> str:
-    parts = [f"{name} {value[:12] if name.endswith('sha256') else value}" for name, value in how.items()]
+    def plain(name, value):
+        return value[:12] if name.endswith("sha256") else " / ".join(value) if isinstance(value, list) else value
+
+    parts = [f"{name} {plain(name, value)}" for name, value in how.items()]
     return ", ".join(part for part in parts if not part.startswith(("metric ", "data ", "version ")))
 
 
