@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from t2i_tf import inference, sampling
-from t2i_tf.config import HumanRankConfig
+from t2i_tf.config import HumanRankConfig, RunConfig
 from t2i_tf.data import images, records
 from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
@@ -116,11 +116,13 @@ def prepare(options: HumanRankConfig) -> str:
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--sheets={folder} holds other files: give a new folder")
     _check(options)
-    kinds = {path: _is_run(path) for path in options.run_dirs}
-    runs = {path: _Run(path, options) for path, is_run in kinds.items() if is_run}
-    data, captions, lines = _captions(options, [run.run.config.training.data_dir for run in runs.values()])
+    configs = {path: RunConfig.read(path) for path in options.run_dirs if _is_run(path)}
+    data, captions, lines = _captions(options, [config.training.data_dir for config in configs.values()])
     from_file = sampling.read_captions(options.captions_file) if options.captions_file else None
-    makers = [runs.get(path) or _Folder(path, from_file, lines, options.pictures_each) for path in options.run_dirs]
+    folders = {
+        path: _Folder(path, from_file, lines, options.pictures_each) for path in options.run_dirs if path not in configs
+    }
+    makers = [folders.get(path) or _Run(path, options) for path in options.run_dirs]
     methods = [
         Method(name, os.path.realpath(path), maker.step, maker.weights)
         for name, path, maker in zip(_names(options.run_dirs), options.run_dirs, makers, strict=True)

@@ -129,9 +129,9 @@ def serve(sheets: Sheets, host: str, port: int) -> None:
     votes = Votes(sheets.folder / VOTES)
     try:
         listening = socket.create_server((host, port))
-    except OSError as error:
-        told = f"--host={host} --port={port}: {error.strerror}"
-        raise UserError(f"{told}: give another, --port=0 takes a free one") from None
+    except (OSError, OverflowError) as error:
+        told = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
+        raise UserError(f"--host={host} --port={port}: {told}: give another, --port=0 takes a free one") from None
     with listening:
         shown = "127.0.0.1" if host in ("0.0.0.0", "") else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"

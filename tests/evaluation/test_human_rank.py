@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from PIL import Image
 from scipy import stats
 
 from t2i_tf import cli, inference
-from t2i_tf.config import HumanRankConfig, TableConfig
+from t2i_tf.config import HumanRankConfig, TableConfig, TrainConfig
 from t2i_tf.data import records
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import human_rank, rank_sheets, score_file, table
 from t2i_tf.evaluation.human_rank import Method, Sheets, Vote, Votes
+from t2i_tf.networks.moving_average import MovingAverage
+from t2i_tf.training import loop
 
 RANKS = np.array([[1, 2, 3], [2, 1, 3], [1, 3, 2]])
 """Three raters of three methods: rank sums 4, 6, 8."""
@@ -196,10 +199,21 @@ def test_damaged_or_missing_sheets_are_told_in_a_line(sheets, tmp_path):
 # Sheets of runs.
 
 
+def untrained(folder, blossoms, text_encoder=None, **given):
+    """A run of StackGAN++ of 32 pixels as it begins."""
+    tiny = dict(base_size=16, num_scales=2, generator_width=4, discriminator_width=2, condition_dim=4, noise_dim=4)
+    training = TrainConfig(paper="stackgan_v2", data_dir=str(blossoms), text_encoder_run=text_encoder)
+    session = loop.Session(training, {**tiny, "batch_size": 4, **given})
+    average = MovingAverage.of(session.recipe)
+    inference.Run(session.config, session.recipe, 0, session.text_encoder, average).save(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
-def asked(gan_run, attngan_run, blossoms):
+def asked(gan_run, text_encoder_run, blossoms, tmp_path_factory):
     """Two runs, of 64 and 32 pixels, two pictures of each for four captions."""
-    runs = (str(gan_run.path), str(attngan_run.path))
+    other = untrained(tmp_path_factory.mktemp("runs") / "stackgan_v2", blossoms, str(text_encoder_run.path))
+    runs = (str(gan_run.path), other)
     return HumanRankConfig(
         sheets="", run_dirs=runs, data_dir=str(blossoms), num_captions=4, pictures_each=2, seed=3, serve=False
     )
@@ -227,10 +241,10 @@ def test_captions_are_of_different_unseen_pictures_and_the_same_for_the_same_see
     np.testing.assert_array_equal(pixels(again, 2, 0), pixels(drawn, 2, 0))
 
 
-def test_pictures_are_those_that_the_runs_draw_with_the_same_seeds(drawn, gan_run, attngan_run):
+def test_pictures_are_those_that_the_runs_draw_with_the_same_seeds(drawn, asked):
     gap = rank_sheets.GAP
-    for method, trained in enumerate((gan_run, attngan_run)):
-        run = inference.load(trained.path)
+    for method, run_dir in enumerate(asked.run_dirs):
+        run = inference.load(run_dir)
         expected = run.generate([drawn.captions[1]] * 2, [3 + 2, 3 + 3])[-1]
         sheet = pixels(drawn, 1, method)
         assert sheet.shape == (64, 128 + gap, 4) and not sheet[:, 64 : 64 + gap, 3].any()
@@ -238,7 +252,7 @@ def test_pictures_are_those_that_the_runs_draw_with_the_same_seeds(drawn, gan_ru
             wanted = Image.fromarray(picture).resize((64, 64), Image.Resampling.BICUBIC)
             left = place * (64 + gap)
             np.testing.assert_array_equal(sheet[:, left : left + 64, :3], np.asarray(wanted))
-    assert [method.step for method in drawn.methods] == [3, 2]
+    assert [method.step for method in drawn.methods] == [3, 0]
     assert [method.weights for method in drawn.methods] == ["ema", "ema"]
 
 
@@ -289,11 +303,11 @@ def refused(asked, tmp_path, **changed):
     return str(error.value)
 
 
-def test_what_cannot_be_ranked_is_refused_in_a_line(asked, damsm_run, text_encoder_run, tmp_path):
-    gan, attngan = asked.run_dirs
+def test_what_cannot_be_ranked_is_refused_in_a_line(asked, text_encoder_run, tmp_path):
+    gan, other = asked.run_dirs
     assert "give two or more" in refused(asked, tmp_path, run_dirs=(gan,))
-    assert "none twice" in refused(asked, tmp_path, run_dirs=(gan, attngan, gan + "/"))
-    assert "draws no pictures" in refused(asked, tmp_path, run_dirs=(gan, str(damsm_run.path)))
+    assert "none twice" in refused(asked, tmp_path, run_dirs=(gan, other, gan + "/"))
+    assert "draws no pictures" in refused(asked, tmp_path, run_dirs=(gan, str(text_encoder_run.path)))
     assert "no such folder" in refused(asked, tmp_path, run_dirs=(gan, str(tmp_path / "missing")))
     (tmp_path / "empty").mkdir()
     assert "is no run folder" in refused(asked, tmp_path, run_dirs=(gan, str(tmp_path / "empty")))
@@ -305,19 +319,13 @@ def test_what_cannot_be_ranked_is_refused_in_a_line(asked, damsm_run, text_encod
 
 
 def test_a_run_without_text_is_refused(asked, blossoms, tmp_path):
-    from t2i_tf.config import TrainConfig
-    from t2i_tf.training import loop
-
-    training = TrainConfig(paper="stackgan_v2", data_dir=str(blossoms), run_dir=str(tmp_path / "plain"), steps=1)
-    tiny = dict(base_size=16, num_scales=1, generator_width=2, discriminator_width=2, noise_dim=4, batch_size=4)
-    loop.run(training, {**tiny, "conditional": False})
-    told = refused(asked, tmp_path, run_dirs=(asked.run_dirs[0], str(tmp_path / "plain")))
-    assert "trained without text" in told
+    plain = untrained(tmp_path / "plain", blossoms, conditional=False)
+    assert "trained without text" in refused(asked, tmp_path, run_dirs=(asked.run_dirs[0], plain))
 
 
 def test_runs_of_different_data_are_refused(asked, tmp_path):
     (tmp_path / "birds").mkdir()
-    manifest = json.loads((tmp_path.__class__(asked.data_dir) / "dataset.json").read_text())
+    manifest = json.loads((Path(asked.data_dir) / "dataset.json").read_text())
     (tmp_path / "birds" / "dataset.json").write_text(json.dumps({**manifest, "name": "cub"}))
     shutil.copytree(asked.run_dirs[1], tmp_path / "of_birds")
     config = json.loads((tmp_path / "of_birds" / "config.json").read_text())
