@@ -16,6 +16,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["t2i_tf", "t2i_tf.*"]),
+    package_data={"t2i_tf.web": ["*.html"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.10,<4",
@@ -31,6 +32,10 @@ setup(
         "captions": ["pycocoevalcap>=1.2,<2"],  # METEOR and the Penn Treebank tokens need a Java runtime too
         "lsun": ["lmdb>=1.4,<4"],
         "plots": ["matplotlib>=3.8,<4"],
+        "web": [
+            "starlette>=0.40",
+            "uvicorn>=0.30",
+        ],
         "dev": [
             "pytest>=8,<10",
             "pytest-xdist>=3.5,<4",
@@ -38,6 +43,9 @@ setup(
             "scipy>=1.11,<2",
             "lmdb>=1.4,<4",
             "pycocoevalcap>=1.2,<2",
+            "starlette>=0.40",
+            "uvicorn>=0.30",
+            "playwright>=1.50,<2",
         ],
     },
     entry_points={
@@ -49,6 +57,7 @@ setup(
             "t2i-evaluate = t2i_tf.cli:evaluate",
             "t2i-table = t2i_tf.cli:table",
             "t2i-benchmark = t2i_tf.cli:benchmark",
+            "t2i-human-rank = t2i_tf.cli:human_rank",
             "t2i-import-weights = t2i_tf.cli:import_weights",
         ]
     },

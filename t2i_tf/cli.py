@@ -262,6 +262,35 @@ def _table(options: config.TableConfig, given: dict) -> None:
         raise UserError(f"--out={options.out}: cannot be written ({error.strerror})") from None
 
 
+def _human_rank(options: config.HumanRankConfig, given: dict) -> None:
+    from pathlib import Path
+
+    from t2i_tf.evaluation import human_rank as ranking
+
+    folder = Path(options.sheets)
+    if options.report:
+        sheets = ranking.Sheets.read(folder)
+        sheets.check(options)
+        for line in ranking.report(sheets, ranking.Votes(folder / ranking.VOTES).all()):
+            print(line)
+        return
+    from t2i_tf.web import human_rank as page
+
+    if options.serve:
+        page.check_installed()
+    if options.run_dirs and not (folder / ranking.SHEETS).exists():
+        _import_tensorflow()
+        from t2i_tf.evaluation import rank_sheets
+
+        print(rank_sheets.prepare(options))
+    sheets = ranking.Sheets.read(folder)
+    sheets.check(options)
+    if options.serve:
+        page.serve(sheets, options.host, options.port)
+    else:
+        print(f"next: t2i-human-rank --sheets={options.sheets}")
+
+
 def _import_weights(options: config.ImportConfig, given: dict) -> None:
     from t2i_tf import importing
 
@@ -288,6 +317,7 @@ train = _command("t2i-train", config.TrainConfig, _train, with_paper=True)
 sample = _command("t2i-sample", config.SampleConfig, _sample)
 evaluate = _command("t2i-evaluate", config.EvaluateConfig, _evaluate)
 table = _command("t2i-table", config.TableConfig, _table, with_tensorflow=False)
+human_rank = _command("t2i-human-rank", config.HumanRankConfig, _human_rank, with_tensorflow=False)
 import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
 export = _command("t2i-export", config.ExportConfig, _export)
 benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark)

@@ -307,6 +307,56 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
+class HumanRankConfig:
+    """Lets people rank the pictures of several methods blind, on a page in the browser, and reports the mean ranks.
+
+    First with --run_dirs, which draws the sheets; then --sheets alone goes on; with --report it prints the table.
+    """
+
+    sheets: str = option(REQUIRED, "folder of the sheets and their votes; new, or one that this command wrote")
+    run_dirs: tuple[str, ...] = option(
+        (),
+        "comma-separated, two or more to be ranked: run folders, or with --captions_file folders of pictures of "
+        "other systems (default: those of the sheets that are there)",
+    )
+    data_dir: str | None = option(None, "data set with the captions (default: that of the first run)")
+    captions_file: str | None = option(
+        None,
+        "instead of --data_dir: text file with one caption a line; of a folder, the pictures in the order of their "
+        "names (2 before 10) belong to these lines",
+    )
+    split: str | None = option(None, "split whose captions are used (default: test)")
+    num_captions: int | None = option(
+        None, "captions, drawn at random: a sheet each (default: 50; of --captions_file all)", minimum=1
+    )
+    per_class: bool | None = option(
+        None, "--num_captions of each class of the split, as StackGAN did with 50 (default: in all)"
+    )
+    pictures_each: int | None = option(
+        None, "pictures of each method for a caption (default: 1; StackGAN: 5)", minimum=1
+    )
+    seed: int | None = option(
+        None, "seed of the captions, the noise and the order of the pictures (default: 0)", minimum=0
+    )
+    weights: str | None = option(
+        None,
+        "best: EMA weights where a run keeps them, else raw (default: best)",
+        choices=("best", "ema", "raw"),
+    )
+    checkpoint: str | None = option(
+        None,
+        "best: that of the best score, where a run chooses by one; newest: the last one (default: best)",
+        choices=("best", "newest"),
+    )
+    report: bool = option(
+        False, "print mean ranks, their standard errors and how raters agree; add them to each run's scores.jsonl"
+    )
+    serve: bool = option(True, "show the page until Ctrl-C; false: only draw the sheets")
+    host: str = option("127.0.0.1", "address of the page; 0.0.0.0 lets other machines in")
+    port: int = option(8000, "port of the page; 0 takes a free one", minimum=0)
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """Writes a trained run as a SavedModel that takes strings and needs nothing of this package."""
 

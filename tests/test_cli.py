@@ -19,6 +19,7 @@ VERBS = {
     "sample": config.SampleConfig,
     "evaluate": config.EvaluateConfig,
     "table": config.TableConfig,
+    "human_rank": config.HumanRankConfig,
     "export": config.ExportConfig,
     "import_weights": config.ImportConfig,
     "benchmark": config.BenchmarkConfig,

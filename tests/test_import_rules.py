@@ -102,6 +102,7 @@ def test_data_knows_no_network_paper_or_training():
             "evaluation",
             "checkpoints",
             "sampling",
+            "web",
             "cli",
         )
     ]
@@ -139,8 +140,14 @@ def test_the_loop_and_what_serves_all_papers_name_none():
 
 
 def test_inference_never_imports_training():
-    served = ("t2i_tf.inference", "t2i_tf.sampling", "t2i_tf.evaluation", "t2i_tf.checkpoints", "t2i_tf.pictures")
+    served = ("inference", "sampling", "evaluation", "checkpoints", "pictures", "web")
+    served = [f"t2i_tf.{name}" for name in served]
     assert not _offences(lambda name, module: not _inside(module, "t2i_tf.training"), *served)
+
+
+def test_nothing_but_the_command_line_opens_pages():
+    pages = ("t2i_tf.cli", *(name for name in SOURCES if _inside(name, "t2i_tf.web")))
+    assert not _offences(lambda name, module: not _inside(module, "t2i_tf.web"), "t2i_tf", but=pages)
 
 
 def test_only_the_command_line_knows_flags():

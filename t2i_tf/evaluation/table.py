@@ -45,6 +45,9 @@ MEASURE = (
     "references",
     "beam_size",
     "length_normalised",
+    "methods",
+    "pictures_each",
+    "sheets_sha256",
 )
 """What must be the same for two scores of a metric on a data set to be compared; `images` where it is a number."""
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -75,6 +78,7 @@ VALUES = {
     ),
     "round_trip": tuple(f"{of}{name}" for name in (*BLEU, "rouge_l", "cider", *COLORS) for of in ("", "real_")),
     "attention_on_petals": ("on_petals_*", "times_denser_*", "petal_area"),
+    "human_rank": ("human_rank",),
 }
 """Metric -> the names in its line that are shown, or patterns of them; a deviation is that name with `_deviation`."""
 
@@ -123,6 +127,15 @@ PUBLISHED = [
             "StackGAN": {"cub": (3.70, 0.04), "oxford102": (3.20, 0.01), "coco": (8.45, 0.03)},
             "StackGAN Stage-I, 64x64, without conditioning augmentation": {"cub": (2.66,)},
             "StackGAN Stage-I, 64x64": {"cub": (2.95,)},
+        },
+    ),
+    *_published(
+        "human_rank",
+        "StackGAN",
+        {
+            "GAN-INT-CLS": {"cub": (2.81, 0.03), "oxford102": (1.87, 0.03), "coco": (1.89, 0.04)},
+            "GAWWN": {"cub": (1.99, 0.04)},
+            "StackGAN": {"cub": (1.37, 0.02), "oxford102": (1.13, 0.03), "coco": (1.11, 0.03)},
         },
     ),
     *_published(
@@ -261,7 +274,11 @@ def measure(line: dict) -> dict:
 
 def told(how: dict) -> str:
     """In words, for people."""
-    parts = [f"{name} {value[:12] if name.endswith('sha256') else value}" for name, value in how.items()]
+
+    def plain(name, value):
+        return value[:12] if name.endswith("sha256") else " / ".join(value) if isinstance(value, list) else value
+
+    parts = [f"{name} {plain(name, value)}" for name, value in how.items()]
     return ", ".join(part for part in parts if not part.startswith(("metric ", "data ", "version ")))
 
 
