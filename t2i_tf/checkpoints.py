@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -159,12 +159,12 @@ def _load_weights(path: str, networks: dict, average) -> None:
         ) from error
 
 
-def fingerprint(weights: list[np.ndarray], *settings) -> str:
-    """Hash of a network's weights and of the settings that change what it says."""
+def fingerprint(weights: Iterable[np.ndarray], *settings) -> str:
+    """SHA-256 of a network's weights, their types and shapes, and of the settings that change what it says."""
     digest = hashlib.sha256(repr(settings).encode())
     for weight in weights:
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()[:16]
+        digest.update(f"{weight.dtype.str}{weight.shape}".encode() + np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
 
 
 def _network_sizes(path: str) -> dict[str, int]:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from t2i_tf.checkpoints import fingerprint
 from t2i_tf.errors import UserError
 from t2i_tf.inference import load
 from t2i_tf.networks.encoders import draw_weights
@@ -128,7 +129,7 @@ def _of_run(name: str, run_dir: str, resize: str | None) -> Extractor:
             f"--extractor={name} is a run of {run.paper}, which tells no classes: give one of --paper=classifier"
         )
     weights = [variable.numpy() for network in run.recipe.networks.values() for variable in network.variables]
-    sha256 = _sha256_of_arrays([*weights, *run.recipe.frozen_weights()])
+    sha256 = fingerprint([*weights, *run.recipe.frozen_weights()])
     return Extractor(name, run.recipe.classify, sha256, run.recipe.input_size, resize or "antialiased_8bit")
 
 
@@ -145,7 +146,7 @@ def _of_keras(name: str, weights: str | None, resize: str | None) -> Extractor:
         draw_weights(model)
     model.trainable = False
     network = keras.Model(model.input, [model.get_layer("avg_pool").output, model.output])
-    sha256 = _sha256_of_arrays(variable.numpy() for variable in model.variables)
+    sha256 = fingerprint(variable.numpy() for variable in model.variables)
     return Extractor(name, lambda x: network(x, training=False), sha256, INCEPTION_SIZE, resize or "antialiased")
 
 
@@ -229,13 +230,6 @@ class _SavedModel:
 def _flat(x: tf.Tensor) -> tf.Tensor:
     """[B,1,1,F] or [B,F] -> float32 [B,F]."""
     return tf.cast(tf.reshape(x, [tf.shape(x)[0], np.prod(x.shape[1:])]), tf.float32)
-
-
-def _sha256_of_arrays(arrays: Iterable[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _sha256_of_files(folder: Path) -> str:

@@ -53,12 +53,16 @@ def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what:
     return np.load(path, mmap_mode="r")
 
 
+def _path(kind: str, key: str, split: records.Split) -> Path:
+    return Path(split.dataset.path) / "cache" / f"{kind}-{key[:16]}" / f"{split.name}.npy"
+
+
 def caption_embeddings(run: Run, split: records.Split) -> np.ndarray:
     """Sentence vectors float32 [all captions, D] of a frozen text encoder, in the order of the split's captions."""
     hyperparameters = run.recipe.hyperparameters
     key = fingerprint(run.recipe.text_encoder.get_weights(), hyperparameters.character_rule, _contents(split))
     captions = [caption for of_image in split.captions() for caption in of_image]
-    path = Path(split.dataset.path) / "cache" / f"captions-{key}" / f"{split.name}.npy"
+    path = _path("captions", key, split)
 
     def parts():
         for start in range(0, len(captions), 2048):
@@ -72,7 +76,7 @@ def caption_embeddings(run: Run, split: records.Split) -> np.ndarray:
 def image_features(network, split: records.Split, image_size: int, views: int, box_crop: bool) -> np.ndarray:
     """Features float32 [N, views, F] of a frozen image network, for each of the fixed views of every picture."""
     key = fingerprint(network.weights(), image_size, views, box_crop, _contents(split))
-    path = Path(split.dataset.path) / "cache" / f"images-{key}" / f"{split.name}.npy"
+    path = _path("images", key, split)
 
     def parts():
         streams = [pipeline.views(split, image_size, 32, view, box_crop=box_crop) for view in range(views)]
@@ -93,7 +97,7 @@ def image_annotations(network, split: records.Split, image_size: int, box_crop: 
     Half as large as float32: 200,704 bytes a picture for VGG-19. What float16 cannot hold is cut to its largest number.
     """
     key = fingerprint(network.weights(), image_size, box_crop, _contents(split))
-    path = Path(split.dataset.path) / "cache" / f"annotations-{key}" / f"{split.name}.npy"
+    path = _path("annotations", key, split)
     largest = np.finfo(np.float16).max
 
     def parts():
