@@ -279,7 +279,8 @@ def test_an_interruption_reaches_the_command_once_and_is_waited_for(tmp_path):
     """As Ctrl-C of a terminal or SIGTERM of a system: to this process alone; the command takes its time to save."""
     ready, saved = tmp_path / "ready", tmp_path / "saved"
     program = (
-        f"import time, pathlib\ntry:\n    pathlib.Path({str(ready)!r}).touch()\n    time.sleep(60)\n"
+        "import signal, time, pathlib\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        f"try:\n    pathlib.Path({str(ready)!r}).touch()\n    time.sleep(60)\n"
         f"except KeyboardInterrupt:\n    time.sleep(0.5)\n    pathlib.Path({str(saved)!r}).touch()"
     )
 

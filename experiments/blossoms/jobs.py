@@ -19,6 +19,8 @@ from t2i_tf.evaluation import score_file
 ROOT = Path(__file__).resolve().parents[2]
 REPEATED = {"extractor": "extractor", "damsm_run": "encoder", "tokenization": "tokenization"}
 """Flags of t2i-evaluate that its lines repeat -> under which name; a line without that name does not depend on it."""
+START_MINUTES = 0.4
+"""What a training takes before its second step, from which its log tells the time."""
 PAUSE_MINUTES = 5.0
 """A longer silence of a run's log is none of its time: it was stopped and resumed."""
 
@@ -104,14 +106,19 @@ class Workshop:
         for needed in _runs_in(run):
             yield from self._trained(needed)
         folder, steps = self.folder(run), self.steps(run)
+
+        def took():
+            minutes = minutes_in(folder / "log")
+            return None if minutes is None else minutes + START_MINUTES
+
         flags = (f"--flagfile=flags/{run.preset}_blossoms.flags", f"--data_dir={self.path(run.data)}", *self.flags(run))
         yield Job(
             f"train {run.name}",
             "train",
             (*flags, f"--steps={steps}", f"--run_dir={self.path(run)}"),
-            run.minutes * steps / run.steps,
+            START_MINUTES + run.minutes * steps / run.steps,
             lambda: (newest_step(folder) or 0) >= steps,
-            lambda: minutes_in(folder / "log"),
+            took,
         )
 
     def _prepared(self, data: DataSet) -> Job:
@@ -233,14 +240,17 @@ def told(minutes: float) -> str:
 
 
 def call(job: Job) -> int:
-    """Runs a job's command. Ctrl-C and SIGTERM reach it once, and it is waited for: it saves."""
+    """Runs a job's command. At Ctrl-C or SIGTERM it is asked to end, once, and waited for: a training saves first.
+
+    It is asked by SIGTERM, since what a shell started in the background ignores Ctrl-C.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with subprocess.Popen(job.command, cwd=ROOT, start_new_session=True) as child:
             try:
                 return child.wait()
             except KeyboardInterrupt:
-                child.send_signal(signal.SIGINT)
+                child.terminate()
                 child.wait()
                 raise
     finally:
