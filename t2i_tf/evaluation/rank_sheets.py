@@ -136,7 +136,7 @@ def prepare(options: HumanRankConfig) -> str:
         methods,
         captions,
         [[secrets.token_hex(8) for _ in methods] for _ in captions],
-        {"num_captions": len(captions), **DEFAULTS, **given},
+        {"num_captions": len(captions) if from_file else NUM_CAPTIONS, **DEFAULTS, **given},
     )
     partial = folder.with_name(f"{folder.name}{records.PARTIAL}{os.getpid()}")
     try:
@@ -193,13 +193,13 @@ def _captions(options: HumanRankConfig, trained_on: list[str]) -> tuple[str, lis
         lines = rng.permutation(len(captions))[:count].tolist()
         name = next(iter(of_runs.values()), Path(options.captions_file).stem)
         return name, [captions[line] for line in lines], lines
-    path = options.data_dir or next(iter(trained_on), None)
+    path = options.data_dir or next(filter(None, trained_on), None)
     if not path:
         raise UserError("the captions to draw are missing: give --data_dir, or --captions_file")
     dataset = records.Dataset.open(path)
     name = dataset.manifest["name"]
-    if {name} < {name, *of_runs.values()}:
-        raise UserError(f"--data_dir={path} is {name}, the runs were trained on {next(iter(of_runs.values()))}")
+    if others := set(of_runs.values()) - {name}:
+        raise UserError(f"--data_dir={path} is {name}, the runs were trained on {others.pop()}: give theirs")
     captions = _drawn(dataset.split(options.split), options.num_captions or NUM_CAPTIONS, options.per_class, rng)
     return name, captions, list(range(len(captions)))
 

@@ -333,6 +333,9 @@ def test_runs_of_different_data_are_refused(asked, tmp_path):
     (tmp_path / "of_birds" / "config.json").write_text(json.dumps(config))
     told = refused(asked, tmp_path, run_dirs=(asked.run_dirs[0], str(tmp_path / "of_birds")))
     assert "trained on different data sets, blossoms and cub" in told
+    birds = str(tmp_path / "birds")
+    (tmp_path / "birds" / "dataset.json").write_text(json.dumps({**manifest, "name": "cub", "splits": {}}))
+    assert "is cub, the runs were trained on blossoms" in refused(asked, tmp_path, data_dir=birds)
 
 
 @pytest.fixture
