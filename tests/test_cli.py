@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": config.EvaluateConfig,
     "table": config.TableConfig,
     "export": config.ExportConfig,
+    "demo": config.DemoConfig,
     "import_weights": config.ImportConfig,
     "benchmark": config.BenchmarkConfig,
 }
