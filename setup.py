@@ -16,7 +16,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["t2i_tf", "t2i_tf.*"]),
-    package_data={"t2i_tf.web": ["*.html"]},
+    package_data={"t2i_tf.web": ["human_rank.html", "page.css", "page.js"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.10,<4",
@@ -32,10 +32,7 @@ setup(
         "captions": ["pycocoevalcap>=1.2,<2"],  # METEOR and the Penn Treebank tokens need a Java runtime too
         "lsun": ["lmdb>=1.4,<4"],
         "plots": ["matplotlib>=3.8,<4"],
-        "web": [
-            "starlette>=0.40",
-            "uvicorn>=0.30",
-        ],
+        "web": ["gradio>=6.31,<7", "starlette>=0.40,<2", "uvicorn>=0.30,<1"],
         "dev": [
             "pytest>=8,<10",
             "pytest-xdist>=3.5,<4",
@@ -43,9 +40,10 @@ setup(
             "scipy>=1.11,<2",
             "lmdb>=1.4,<4",
             "pycocoevalcap>=1.2,<2",
-            "starlette>=0.40",
-            "uvicorn>=0.30",
-            "playwright>=1.50,<2",
+            "gradio>=6.31,<7",
+            "starlette>=0.40,<2",
+            "uvicorn>=0.30,<1",
+            "playwright>=1.50,<2",  # drives a Chromium that is installed; tests of pages are left out without one
         ],
     },
     entry_points={
@@ -54,6 +52,7 @@ setup(
             "t2i-train = t2i_tf.cli:train",
             "t2i-sample = t2i_tf.cli:sample",
             "t2i-export = t2i_tf.cli:export",
+            "t2i-demo = t2i_tf.cli:demo",
             "t2i-evaluate = t2i_tf.cli:evaluate",
             "t2i-table = t2i_tf.cli:table",
             "t2i-benchmark = t2i_tf.cli:benchmark",

@@ -304,6 +304,12 @@ def _export(options: config.ExportConfig, given: dict) -> None:
         print(line)
 
 
+def _demo(options: config.DemoConfig, given: dict) -> None:
+    from t2i_tf.web import demo as page
+
+    page.serve(options, print)
+
+
 def _benchmark(options: config.BenchmarkConfig, given: dict) -> None:
     import json
 
@@ -320,4 +326,5 @@ table = _command("t2i-table", config.TableConfig, _table, with_tensorflow=False)
 human_rank = _command("t2i-human-rank", config.HumanRankConfig, _human_rank, with_tensorflow=False)
 import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
 export = _command("t2i-export", config.ExportConfig, _export)
+demo = _command("t2i-demo", config.DemoConfig, _demo)
 benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark)

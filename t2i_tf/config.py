@@ -383,6 +383,28 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
+class DemoConfig:
+    """Serves a web page of a trained run: captions to pictures, or pictures to captions."""
+
+    run_dir: str | None = option(None, "run folder to show; or give --saved_model")
+    saved_model: str | None = option(None, "folder written by t2i-export, instead of --run_dir")
+    weights: str = option(
+        "best", "of --run_dir; best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    checkpoint: str = option(
+        "best",
+        "of --run_dir; best: that of the best score, where the run chooses by one; newest: the last one",
+        choices=("best", "newest"),
+    )
+    host: str = option("127.0.0.1", "address to listen at; 127.0.0.1 is this machine alone, 0.0.0.0 its whole network")
+    port: int = option(7860, "port to listen at; if it is taken, the next free one; 0: any free one", minimum=0)
+    requests_per_minute: int = option(
+        60, "pictures or captions that one visitor (an address) may ask for in a minute", minimum=1
+    )
+    upload_megabytes: int = option(10, "largest picture that may be sent to a captioner", minimum=1)
+
+
+@dataclass(frozen=True)
 class ImportConfig:
     """Turns published weights into a run folder that sample and evaluate take."""
 

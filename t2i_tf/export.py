@@ -3,7 +3,7 @@
 Tokenizer, vocabulary, text encoder, noise and networks are inside. Its functions are
 
     generators      generate, generate_png, attend (where places look at words), interpolate (with text)
-    captioners      caption
+    captioners      caption, see
     text encoders   encode, encode_pictures, attend (where words look at places)
 
 each a signature and, in Python, a method of the loaded object. docs/serving.md says what they take and give.
@@ -374,7 +374,12 @@ class Captioning:
                 found["attention"] = made["attention"][:, :longest]
             return {"captions": tf.strings.strip(tf.strings.reduce_join(words, axis=1, separator=" ")), **found}
 
-        return {"caption": caption}
+        @_takes(_TEXTS)
+        def see(images):
+            pictures, problem = decoded(images, self.run)
+            return {"seen": self.run.seen(pictures), "problem": problem}
+
+        return {"caption": caption, "see": see}
 
     def compare(self, loaded) -> str:
         """As of `Drawing`."""
@@ -528,34 +533,63 @@ def export(options: ExportConfig) -> Iterator[str]:
 
 
 def _compared(serving, least_rows: int | None, folder: Path) -> tuple:
-    """Writes with the fewest rows at a time with which what is loaded again equals the live run.
+    """Writes and loads again. Returns what was loaded, the seconds that took, what was equal, and rows at a time."""
+    seconds = 0.0
+
+    def written(least):
+        nonlocal seconds
+        shutil.rmtree(folder, ignore_errors=True)
+        save(serving, least, folder)
+        began = time.perf_counter()
+        loaded = tf.saved_model.load(str(folder))
+        seconds = time.perf_counter() - began
+        return loaded
+
+    loaded, equal, least = _first_equal(serving, least_rows, written)
+    return loaded, seconds, equal, least
+
+
+def in_memory(run: Run) -> tf.Module:
+    """What loading an export of the run would give, without writing one; compared with the run as an export is.
+
+    Raises UserError for a run that cannot be exported.
+    """
+    serving = _serving(run, ExportConfig())
+    return _first_equal(serving, None, lambda least: _module(serving, serving.functions(least)))[0]
+
+
+def _first_equal(serving, least_rows: int | None, made: Callable) -> tuple:
+    """What is made with the fewest rows at a time with which it equals the live run.
 
     Measured agreement holds for the rows it was measured on, and may miss a last bit in others: then it takes more.
     """
     measured = least_rows or agreeing_rows(serving.numbers, serving.examples())
     allowed = [least_rows] if least_rows else [rows for rows in ROWS if rows >= measured]
     for least in allowed:
-        shutil.rmtree(folder, ignore_errors=True)
-        save(serving, least, folder)
-        began = time.perf_counter()
-        loaded = tf.saved_model.load(str(folder))
-        seconds = time.perf_counter() - began
+        model = made(least)
         try:
-            return loaded, seconds, serving.compare(loaded), least
+            return model, serving.compare(model), least
         except ExportDiffers:
             if least == allowed[-1]:
                 raise
 
 
+def _module(serving, functions: dict[str, Callable]) -> tf.Module:
+    """The functions as methods, beside the table of words that they use."""
+    module = tf.Module()
+    module.tokenizer = getattr(serving.reader, "tokenizer", None)
+    for name, function in functions.items():
+        setattr(module, name, function)
+    return module
+
+
 def save(serving, least: int, folder: Path) -> None:
     """Writes the functions with the variables and tables they use, and no other."""
-    module = tf.Module()
     functions = serving.functions(least)
     traced = {name: function.get_concrete_function() for name, function in functions.items()}
     used = {id(v): v for function in traced.values() for v in function.graph.variables}
-    module.used_variables, module.tokenizer = list(used.values()), getattr(serving.reader, "tokenizer", None)
-    for name, function in functions.items():
-        setattr(module, name, function)
+    module = _module(serving, functions)
+    module.used_variables = list(used.values())
     first = next(iter(traced.values()))
     tf.saved_model.save(module, str(folder), signatures={"serving_default": first, **traced})
 

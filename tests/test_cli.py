@@ -21,6 +21,7 @@ VERBS = {
     "table": config.TableConfig,
     "human_rank": config.HumanRankConfig,
     "export": config.ExportConfig,
+    "demo": config.DemoConfig,
     "import_weights": config.ImportConfig,
     "benchmark": config.BenchmarkConfig,
 }

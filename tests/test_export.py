@@ -1,7 +1,6 @@
 """Exports of every paper: used by a process that lacks this package, they give what the live runs give, to the bit."""
 
 import argparse
-import dataclasses
 import io
 import json
 import subprocess
@@ -12,68 +11,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from random_runs import RUNS, build
 
-from t2i_tf import export, inference, papers
-from t2i_tf.config import ExportConfig, RunConfig, TrainConfig
+from t2i_tf import export, inference
+from t2i_tf.config import ExportConfig
 from t2i_tf.errors import UserError
 from t2i_tf.inference import BATCH_SIZE, Run, SeedDraw
-from t2i_tf.networks.moving_average import MovingAverage
-from t2i_tf.papers import Context
 
-VOCABULARY = ["a", "flower", "red", "blue", "with", "petals", "yellow", "center", "big", "round"]
 CAPTIONS = ["a red flower", "a big zorgly blue flower with Yellow petals", "", "花 花", "blue – petals! Émile"]
 SEEDS = [3, 4, 5, 2**31 + 1, 2**40]
-TREE = {"num_scales": 2, "base_size": 16, "generator_width": 4, "discriminator_width": 2, "noise_dim": 5}
-WORDS = {"image_encoder": "conv", "image_encoder_width": 2, "embedding_dim": 8, "word_dim": 6}
-STAGE = {"generator_width": 4, "discriminator_width": 2, "noise_dim": 5, "condition_dim": 4, "residual_blocks": 1}
-TEXT, READER = Context(text_dim=16), Context(vocabulary_size=len(VOCABULARY) + 1)
-RUNS = {
-    "char_cnn_rnn": (Context(), {"text_channels": (8, 8, 8), "embedding_dim": 16, "image_encoder_width": 4}),
-    "gan_int_cls": (
-        TEXT,
-        {"generator_width": 4, "discriminator_width": 4, "text_projection": 8, "noise_dim": 8, "ema_decay": 0.5},
-    ),
-    "stackgan_stage1": (TEXT, STAGE),
-    "stackgan_stage2": (TEXT, {**STAGE, "stage": 2, "form": "pytorch"}),
-    "stackgan_v2": (TEXT, {**TREE, "condition_dim": 4}),
-    "stackgan_v2_without_text": (Context(), {**TREE, "conditional": False}),
-    "damsm": (READER, {**WORDS, "image_size": 32}),
-    "attngan": (READER, {**WORDS, **TREE, "condition_dim": 4}),
-    "show_attend_tell": (
-        READER,
-        {"image_encoder": "conv", "image_encoder_width": 2, "image_size": 32}
-        | {"word_dim": 5, "state_dim": 6, "attention_layers": 2},
-    ),
-}
 GANS = [name for name in RUNS if name.startswith(("gan", "stackgan", "attngan"))]
-
-
-def build(name):
-    """A run of random weights, large enough that everything matters. The averages are others than the weights."""
-    context, given = RUNS[name]
-    paper = next(key for key in papers.PAPERS if name.split("_stage")[0].split("_without")[0] == key)
-    hyperparameters = dataclasses.asdict(papers.resolve(paper, **given))
-    config = RunConfig(TrainConfig(paper=paper, data_dir=""), hyperparameters, dataclasses.asdict(context))
-    recipe = inference.build(config)
-    rng = np.random.default_rng(1)
-
-    def shake():
-        for network in recipe.networks.values():
-            for variable in network.variables:
-                if "variance" in variable.path:
-                    variable.assign(rng.uniform(0.05, 0.5, variable.shape))
-                else:
-                    fan_in = max(1, int(np.prod(variable.shape[:-1])))
-                    variable.assign(rng.normal(0, 1.5 / np.sqrt(fan_in), variable.shape))
-
-    shake()
-    average = MovingAverage.of(recipe)
-    shake()
-    if average is not None:
-        average.swap()
-    encoder = build("char_cnn_rnn") if recipe.request.text == "embedding" else None
-    reads_words = recipe.request.text == "words"
-    return Run(config, recipe, 7, encoder, average, VOCABULARY if reads_words else None)
 
 
 def pictures(count, size=32):
@@ -142,6 +89,7 @@ def exports(tmp_path_factory):
     calls["attngan"] |= {"silent": ["interpolate", {**path, "caption_b": "zorgly"}]}
     calls["attngan"] |= {"long": ["generate", {**drawn, "captions": ["red " * n for n in (64, 65, 2000, 1, 0)]}]}
     calls["show_attend_tell"] = {"all": ["caption", {"images": images}], "one": ["caption", {"images": images[1:2]}]}
+    calls["show_attend_tell"] |= {"see": ["see", {"images": images}]}
     for name in ("char_cnn_rnn", "damsm"):
         calls[name] = {"encode": ["encode", {"captions": CAPTIONS}]}
     calls["damsm"] |= {"attend": ["attend", {"images": images[:5], "captions": CAPTIONS}]}
@@ -236,12 +184,14 @@ def test_interpolation_is_that_of_the_live_run(exports):
 
 
 def test_captions_of_pictures_are_those_of_the_live_run(exports):
-    run, (made, one) = exports.runs["show_attend_tell"], exports.made["show_attend_tell"].values()
+    run, (made, one, see) = exports.runs["show_attend_tell"], exports.made["show_attend_tell"].values()
     _, shown = pictures(4)
     live = run.describe(shown)
     assert [caption.decode() for caption in made["captions"]] == [*live.captions, "", ""]
     assert one["captions"][0] == made["captions"][1]
     assert made["problem"].tolist() == [b""] * 4 + [b"this is no JPEG or PNG file"] * 2
+    np.testing.assert_array_equal(see["seen"][:4], run.seen(shown))
+    assert see["problem"].tolist() == made["problem"].tolist()
     np.testing.assert_allclose(made["costs"][:4], live.costs, rtol=1e-5)
     for row, maps in enumerate(live.attention):
         np.testing.assert_allclose(made["attention"][row][: len(maps)], maps, atol=1e-6)
@@ -275,6 +225,15 @@ def test_pictures_of_any_size_are_prepared_as_by_the_live_run(tmp_path, sizes, s
     made, problem = export.decoded(tf.constant([(tmp_path / "picture.png").read_bytes()]), run)
     live = run.prepared([tmp_path / "picture.png"])
     assert np.abs(made.numpy().astype(int) - live).max() <= 1 and problem.numpy() == b""
+
+
+def test_in_memory_is_what_an_export_is(exports):
+    model, made = export.in_memory(exports.runs["attngan"]), exports.made["attngan"]["attend"]
+    live = model.attend(tf.constant(CAPTIONS), tf.constant(SEEDS, tf.int64), tf.constant(0.8))
+    assert set(live) == set(made)
+    for name in ("images", "images_16", "tokens", "problem", "unknown_words"):
+        np.testing.assert_array_equal(live[name], made[name])
+    np.testing.assert_allclose(live["attention_16"], made["attention_16"], atol=1e-6)
 
 
 def test_averages_are_what_is_exported(exports, tmp_path):

@@ -18,6 +18,7 @@ def _name(path):
 
 SOURCES = {_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+PAGES = [name for name in TREES if name.startswith("t2i_tf.web")]
 PAPERS = sorted(name for name in TREES if name.startswith("t2i_tf.papers."))
 
 
@@ -159,6 +160,12 @@ def test_nobody_imports_the_command_line():
     assert not [name for name, modules in OURS.items() if "t2i_tf.cli" in modules]
 
 
+def test_only_pages_know_gradio_and_only_the_command_line_knows_pages():
+    users = [name for name, modules in IMPORTS.items() if any(_inside(module, "gradio") for module in modules)]
+    assert users and all(_inside(name, "t2i_tf.web") for name in users)
+    assert not _offences(lambda name, module: not _inside(module, "t2i_tf.web"), "t2i_tf", but=("t2i_tf.cli", *PAGES))
+
+
 def test_tools_import_the_command_line_alone():
     for path in sorted((ROOT / "tools").glob("*.py")):
         modules = {
@@ -174,7 +181,15 @@ def _defines(node):
         return True
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)  # a docstring
-    definitions = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    definitions = (
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.Import,
+        ast.ImportFrom,
+        ast.Assign,
+        ast.AnnAssign,
+    )
     return isinstance(node, definitions)
 
 

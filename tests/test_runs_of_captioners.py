@@ -76,6 +76,13 @@ def pictures(split):
 # Describing pictures.
 
 
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_a_run_describes_one_picture_first(captioner, captioner_run, pictures, beam_size):
+    """Graphs of one row, as `t2i-sample --images=picture.jpg` makes them first of all."""
+    found = inference.load(captioner_run).describe(pictures[:1], beam_size)
+    assert found.captions == captioner.describe(pictures, beam_size).captions[:1]
+
+
 def test_captions_words_and_attention_go_together(captioner, pictures):
     found = captioner.describe(pictures, beam_size=2)
     assert len(found.captions) == 6 and len(set(found.captions)) > 1

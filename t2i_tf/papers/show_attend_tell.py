@@ -399,7 +399,9 @@ def beam_search(
         finished = first_found(finished, Hypotheses(ids, tf.where(words == END, costs, float("inf"))))
         live = Hypotheses(ids, tf.where(words == END, float("inf"), costs))
         rows = tf.reshape(parents + beam_size * tf.range(batch)[:, None], [-1])
-        state, memory = (tf.gather(made[name], rows) for name in ("states", "memories"))
+        # As many rows as there were, which a loop wants to be known where it was known before.
+        state = tf.ensure_shape(tf.gather(made["states"], rows), state.shape)
+        memory = tf.ensure_shape(tf.gather(made["memories"], rows), memory.shape)
         return t + 1, live, finished, words, state, memory
 
     _, live, finished, *_ = tf.while_loop(

@@ -1,1 +1,1 @@
-"""The pages that people open in a browser."""
+"""The pages that people open in a browser; what they need is in the extra `[web]`, imported only here."""
