@@ -162,11 +162,8 @@ def described(made: Described, command: str) -> str:
     if made.attention is not None:
         lights = [_stretched(caption_pictures.enlarged_map(weights, MAP_SIZE, MAP_SIZE)) for weights in made.attention]
     caption = " ".join(made.words)
-    pieces = [
-        piece
-        for number, word in enumerate(made.words)
-        for piece in (Piece(word, "word", number), Piece(" ", "between"))
-    ]
+    pieces = [Piece(" ", "between")] * (2 * len(made.words) - 1)
+    pieces[::2] = [Piece(word, "word", number) for number, word in enumerate(made.words)]
     told = _caption(pieces, bool(lights))
     if lights:
         told += _hint("Hover or tap a word to see where was looked for it.")

@@ -2,8 +2,13 @@
 
 import concurrent.futures
 import contextlib
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +20,8 @@ from t2i_tf.errors import UserError
 from t2i_tf.web import demo
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 't2i_tf[web]'")
+
+ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
@@ -113,6 +120,23 @@ def test_too_many_requests_are_told_when_to_come_again(runs):
         visitor = client(url)
         answers = [visitor.predict("a red flower", seed, 1.0, api_name="/draw") for seed in range(3)]
     assert "t2i-message" not in str(answers[1]) and "more than 2 requests in a minute: wait" in str(answers[2])
+
+
+def test_ctrl_c_stops_it(runs):
+    command = [sys.executable, str(ROOT / "tools" / "demo.py"), f"--run_dir={runs / 'attngan'}", "--port=0"]
+    # A shell in the background has its children ignore Ctrl-C.
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, **pipes, **hears) as running:
+        try:
+            lines = [running.stdout.readline() for _ in range(3)]
+            assert lines[-1] == "stop with Ctrl-C\n"
+            running.send_signal(signal.SIGINT)
+            out, errors = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert out == "stopped\n" and running.returncode == 0 and "Traceback" not in errors
 
 
 def test_a_taken_port_gives_way_to_the_next():
