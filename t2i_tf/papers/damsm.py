@@ -39,8 +39,9 @@ class Hyperparameters:
         "or that of --trunk_run)",
     )
     trunk_run: str | None = option(
-        None, "run folder of --paper=visual_words whose network --image_encoder=conv starts from, and keeps frozen"
+        None, "run folder of --paper=visual_words whose network --image_encoder=conv starts from"
     )
+    frozen_trunk: bool = option(True, "keep the network of --trunk_run as it is, as Inception-v3; else train it along")
     image_encoder_width: int = option(64, "channels of the first layer of --image_encoder=conv", minimum=1)
     image_size: int = option(299, "picture size in pixels that is trained on (Inception-v3: 299)", minimum=8)
     moving_statistics: bool = option(
@@ -137,7 +138,7 @@ class Recipe:
                 hp.embedding_dim,
                 hp.image_encoder_width,
                 hp.moving_statistics,
-                frozen=hp.trunk_run is not None,
+                frozen=hp.trunk_run is not None and hp.frozen_trunk,
                 name="image_encoder",
             )
         except ValueError as error:
