@@ -7,11 +7,13 @@ dense layers Torch's U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weight and bias.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import keras
 import tensorflow as tf
 
 from t2i_tf.networks import replicas
+from t2i_tf.networks.convolutions import Convolution, UpsampledConvolution
 
 LEAKY_SLOPE = 0.2
 
@@ -120,11 +122,8 @@ class BatchNormalization(keras.layers.Layer):
 
 def convolution(
     filters: int, kernel: int, stride: int = 1, name: str | None = None, initializer=conv_initializer
-) -> keras.layers.Conv2D:
-    """Convolution without bias whose padding equals Torch's (kernel - 1) // 2 at even sizes."""
-    return keras.layers.Conv2D(
-        filters, kernel, stride, padding="same", use_bias=False, kernel_initializer=initializer(), name=name
-    )
+) -> Convolution:
+    return Convolution(filters, kernel, stride, initializer(), name=name)
 
 
 def upsampling_convolution(filters: int, name: str | None = None) -> keras.layers.Conv2DTranspose:
@@ -240,27 +239,15 @@ def orthogonal() -> keras.Initializer:
     return Orthogonal()
 
 
-def orthogonal_convolution(filters: int, kernel: int, stride: int = 1, name: str | None = None) -> keras.layers.Conv2D:
+def orthogonal_convolution(filters: int, kernel: int, stride: int = 1, name: str | None = None) -> Convolution:
     """As `convolution`, with orthonormal filters to start from."""
-    return keras.layers.Conv2D(
-        filters, kernel, stride, padding="same", use_bias=False, kernel_initializer=orthogonal(), name=name
-    )
+    return Convolution(filters, kernel, stride, orthogonal(), name=name)
 
 
 def glu(x: tf.Tensor) -> tf.Tensor:
     """Gated linear unit [..., 2C] -> [..., C]: the first half of the channels times the sigmoid of the second."""
     value, gate = tf.split(x, 2, axis=-1)
     return value * tf.sigmoid(gate)
-
-
-def double_size(x: tf.Tensor) -> tf.Tensor:
-    """[B,H,W,C] -> [B,2H,2W,C], nearest neighbour.
-
-    By joining copies, whose gradient adds in a fixed order; that of `tf.image.resize` does not on a GPU.
-    """
-    _, height, width, channels = x.shape
-    wide = tf.reshape(tf.concat([x, x], axis=3), [-1, height, 2 * width * channels])
-    return tf.reshape(tf.concat([wide, wide], axis=2), [-1, 2 * height, 2 * width, channels])
 
 
 def everywhere(vector: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
@@ -275,12 +262,12 @@ class GatedConvolution(keras.layers.Layer):
 
     def __init__(self, filters: int, upsample: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.upsample = upsample
-        self.conv = orthogonal_convolution(2 * filters, 3, name="conv")
+        convolution = UpsampledConvolution if upsample else partial(Convolution, kernel=3)
+        self.conv = convolution(2 * filters, initializer=orthogonal(), name="conv")
         self.norm = BatchNormalization(activation=glu, name="norm")
 
     def call(self, x, training=False):
-        return self.norm(self.conv(double_size(x) if self.upsample else x), training=training)
+        return self.norm(self.conv(x), training=training)
 
 
 class GatedResidual(keras.layers.Layer):

@@ -41,11 +41,11 @@ from t2i_tf.networks.blocks import (
     LogitHead,
     conv_initializer,
     convolution,
-    double_size,
     everywhere,
     flat,
     leaky_relu,
 )
+from t2i_tf.networks.convolutions import UpsampledConvolution
 from t2i_tf.papers import BatchRequest, Context
 
 
@@ -113,13 +113,16 @@ class Convolution(keras.layers.Layer):
         self, form: str, filters: int, kernel: int = 3, stride: int = 1, activation=None, upsample=False, **kwargs
     ):
         super().__init__(**kwargs)
-        self.activation, self.upsample = activation, upsample
-        self.conv = convolution(filters, kernel, stride, name="conv", initializer=kernel_initializer(form))
+        self.activation, initializer = activation, kernel_initializer(form)
+        if upsample:
+            self.conv = UpsampledConvolution(filters, initializer=initializer(), name="conv")
+        else:
+            self.conv = convolution(filters, kernel, stride, name="conv", initializer=initializer)
         self.norm = BatchNormalization(unbiased=form == "pytorch", name="norm")
 
     def call(self, x, training=False, gathered=False):
         """gathered: see `BatchNormalization`."""
-        x = self.norm(self.conv(double_size(x) if self.upsample else x), training=training, gathered=gathered)
+        x = self.norm(self.conv(x), training=training, gathered=gathered)
         return x if self.activation is None else self.activation(x)
 
 
@@ -202,9 +205,10 @@ class Stage1Generator(keras.Model):
                 up(16, 2 * g),
                 up(32, g),
             ]
+            self.to_image = UpsampledConvolution(3, initializer=kernel_initializer(form)(), name="to_image")
         else:
             self.blocks = [up(8, 4 * g), up(16, 2 * g), up(32, g), up(64, g // 2)]
-        self.to_image = convolution(3, 3, name="to_image", initializer=kernel_initializer(form))
+            self.to_image = convolution(3, 3, name="to_image", initializer=kernel_initializer(form))
 
     def call(self, z, text, augmentation, training=False):
         condition, mu, log_variance = self.conditioning(text, augmentation)
@@ -216,8 +220,6 @@ class Stage1Generator(keras.Model):
         features = {"project": x}
         for block in self.blocks:
             x = features[block.name] = block(x, training=training)
-        if self.form == "tensorflow":
-            x = double_size(x)
         image = tf.tanh(tf.cast(self.to_image(x), tf.float32))
         return {"image": image, "condition": condition, "mu": mu, "log_variance": log_variance, "features": features}
 

@@ -19,18 +19,6 @@ def test_the_second_half_of_the_channels_is_the_gate():
     np.testing.assert_allclose(blocks.glu(x), [[0.5, -1.5]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 4)])
-def test_doubling_repeats_rows_and_columns(shape):
-    x = normal(*shape)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = blocks.double_size(x)
-    np.testing.assert_array_equal(y, np.repeat(np.repeat(x, 2, axis=1), 2, axis=2))
-    upstream = normal(*y.shape)
-    wanted = np.reshape(upstream, (shape[0], shape[1], 2, shape[2], 2, shape[3])).sum(axis=(2, 4))
-    np.testing.assert_allclose(tape.gradient(y, x, output_gradients=upstream), wanted, rtol=1e-5, atol=1e-6)
-
-
 def test_a_vector_stands_at_every_place_of_the_maps():
     vector, maps = normal(2, 3), tf.zeros([2, 4, 5, 7], tf.float16)
     spread = blocks.everywhere(vector, maps)
@@ -60,7 +48,7 @@ def test_conditioning_augmentation():
     augmentation = blocks.GatedConditioningAugmentation(5)
     text, noise = normal(2, 7), normal(2, 5)
     condition, mu, log_variance = augmentation(text, noise)
-    np.testing.assert_allclose(condition, mu + noise * np.exp(log_variance / 2), rtol=1e-6)
+    np.testing.assert_allclose(condition, mu + noise * np.exp(log_variance / 2), rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(augmentation(text, tf.zeros([2, 5]))[0], mu)
     dense = np.matmul(text, augmentation.dense.kernel)
     wanted = dense[:, :10] / (1 + np.exp(-dense[:, 10:]))
