@@ -150,8 +150,9 @@ class HubInception:
 class ConvolutionalTrunk(keras.layers.Layer):
     """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,8w]); for data on which a small network sees enough.
 
-    Convolutions with batch norm and leaky ReLU: three of 4x4 and stride 2, two of 3x3. The last maps are the regions,
-    each sees 54 pixels of the picture around it; their mean and maximum over places are the features.
+    Convolutions with batch norm and leaky ReLU: three of 4x4 and stride 2, two of 3x3. Regions are the maps behind the
+    third, each of which sees 22 pixels of the picture around it, features the mean and maximum of the last maps, which
+    see 54: as Inception-v3 has its regions in the middle and its features at the end.
     """
 
     def __init__(self, width: int, **kwargs):
@@ -164,10 +165,11 @@ class ConvolutionalTrunk(keras.layers.Layer):
         self.norms = [BatchNormalization(name=f"norm{i}") for i in range(len(shapes))]
 
     def call(self, images, training=False):
-        maps = images
+        maps, all_maps = images, []
         for conv, norm in zip(self.convs, self.norms, strict=True):
             maps = leaky_relu(norm(conv(maps), training=training))
-        return maps, tf.concat([tf.reduce_mean(maps, axis=[1, 2]), tf.reduce_max(maps, axis=[1, 2])], axis=-1)
+            all_maps.append(maps)
+        return all_maps[2], tf.concat([tf.reduce_mean(maps, axis=[1, 2]), tf.reduce_max(maps, axis=[1, 2])], axis=-1)
 
 
 def _uniform(bound: float) -> keras.Initializer:

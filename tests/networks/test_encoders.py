@@ -270,3 +270,16 @@ def test_the_small_network_is_trained_as_a_whole(size, grid):
     assert regions.shape == (2, grid, grid, 6) and code.shape == (2, 6)
     found = tape.gradient(total, [v.value for v in encoder.trainable_variables])
     assert len(found) == 5 * 3 + 3 and not any(g is None for g in found)
+
+
+def test_regions_of_the_small_network_see_their_surroundings():
+    """22 pixels around each place, by the gradient of the picture; the features see all of it."""
+    keras.utils.set_random_seed(0)
+    trunk, image = encoders.ConvolutionalTrunk(4), tf.Variable(tf.random.normal([1, 64, 64, 3]))
+    with tf.GradientTape(persistent=True) as tape:
+        regions, features = trunk(image)
+        region, whole = tf.reduce_sum(regions[0, 4, 3]), tf.reduce_sum(features)
+    seen = np.argwhere(np.abs(tape.gradient(region, image)[0]).max(axis=-1))
+    np.testing.assert_array_equal([seen.min(axis=0), seen.max(axis=0)], [[25, 17], [46, 38]])
+    assert regions.shape == (1, 8, 8, 16) and features.shape == (1, 32)
+    assert np.all(np.abs(tape.gradient(whole, image)[0]).max(axis=-1) > 0)
