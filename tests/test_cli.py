@@ -27,7 +27,7 @@ PRESETS = sorted((ROOT / "flags").glob("*.flags"))
 
 
 def parse(verb, *argv):
-    return cli._parse(f"t2i-{verb}", VERBS[verb], list(argv), with_paper=verb == "train")
+    return cli._parse(f"t2i-{verb}", VERBS[verb], list(argv), with_paper=verb in ("train", "benchmark"))
 
 
 def refused(verb, *argv):
@@ -94,6 +94,29 @@ def test_values_get_their_types():
     )
     assert options == config.TrainConfig(paper="gan_int_cls", data_dir="d", steps=7, deterministic=True)
     assert given == {"cls_weight": 0.25, "noise_dim": 50}
+
+
+def test_a_preset_is_benchmarked_as_it_is_trained():
+    flagfile = f"--flagfile={ROOT / 'flags' / 'stackgan_v2_blossoms.flags'}"
+    options, given = parse("benchmark", flagfile, "--timed_steps=3")
+    trained, same = parse("train", flagfile, "--data_dir=d")
+    assert given == same and options.timed_steps == 3 and options.data_dir is None
+    assert (options.paper, options.steps) == (trained.paper, trained.steps)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--compare=--batch_sise=2"], "unknown flag --batch_sise: did you mean --batch_size?"),
+        (["--compare=--cls_weight=2 --paper=stackgan"], "--cls_weight is not a setting of stackgan but of gan_int_cls"),
+        (["--compare=--timed_steps=0"], "--timed_steps=0: must be 1 or more"),
+        (["--out=nowhere/figures.json"], "--out=nowhere/figures.json: cannot be written (No such file or directory)"),
+    ],
+)
+def test_a_benchmark_says_what_is_wrong_before_it_measures(argv, message, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_import_tensorflow", lambda: None)
+    assert cli.benchmark(["--paper=gan_int_cls", *argv]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_lists_are_given_by_commas_or_by_repeating():
