@@ -2,9 +2,12 @@
 
     python experiments/cost_growth.py OUT [batch] [resolution] [prepare] [evaluate] [first_step]
 
-Every measurement is a command in a process of its own, so that its peak memory is its own. OUT gets growth.json and
-a plot of each part; what growth.json has is not measured again. Needs matplotlib: pip install -e '.[plots]'.
+Steps are those of StackGAN++ at its published width. Every measurement is a command in a process of its own, so that
+its peak memory is its own. OUT gets growth.json and a plot of each part; what growth.json has is not measured again.
+Needs matplotlib: pip install -e '.[plots]'.
 """
+
+from __future__ import annotations
 
 import functools
 import json
@@ -20,7 +23,7 @@ SMALL = f"--flagfile={ROOT / 'flags' / 'stackgan_v2_blossoms_unconditional.flags
 BATCHES = (1, 2, 4, 8, 16, 32)
 SCALES = {64: 1, 128: 2, 256: 3}
 """Pixels -> scales of StackGAN++."""
-BATCH_OF_RESOLUTIONS = 4
+BATCH_OF_RESOLUTIONS, SIZE_OF_BATCHES, BATCH_OF_PRESETS = 4, 128, 4
 PICTURES = (500, 1000, 2000, 4000, 8000)
 REAL_PICTURES = 100
 TIMED_STEPS = 5
@@ -40,7 +43,7 @@ def run(verb, *flags):
 def step(out, *flags):
     """What t2i-benchmark says of a set of flags."""
     path = out / "figures.json"
-    run("benchmark", *flags, f"--timed_steps={TIMED_STEPS}", "--seconds=0.5", f"--out={path}")
+    run("benchmark", *flags, f"--timed_steps={TIMED_STEPS}", "--sampling_batches=", "--seconds=0.5", f"--out={path}")
     (costs,) = json.loads(path.read_text())["measured"]
     return {
         "seconds": costs["step_seconds"]["median"],
@@ -50,7 +53,7 @@ def step(out, *flags):
 
 
 def batch(out, rows):
-    return step(out, PUBLISHED, f"--batch_size={rows}")
+    return step(out, PUBLISHED, f"--batch_size={rows}", f"--num_scales={SCALES[SIZE_OF_BATCHES]}")
 
 
 def resolution(out, size):
@@ -82,14 +85,14 @@ def evaluate(out, pictures):
 
 
 def first_step(out, preset):
-    """At the published width; features of Inception-v3 from random weights, so that nothing is downloaded."""
+    """At the published width and a small batch; Inception-v3 with random weights, so that nothing is downloaded."""
     random = ["--image_encoder=random"] if preset.startswith("char_cnn_rnn") else []
-    return step(out, f"--flagfile={ROOT / 'flags' / preset}.flags", *random)
+    return step(out, f"--flagfile={ROOT / 'flags' / preset}.flags", f"--batch_size={BATCH_OF_PRESETS}", *random)
 
 
 PRESETS = sorted(path.stem for path in (ROOT / "flags").glob("*.flags") if "blossoms" not in path.stem)
 PARTS = {
-    "batch": (batch, BATCHES, "pictures a batch, StackGAN++ of published width"),
+    "batch": (batch, BATCHES, f"pictures a batch, {SIZE_OF_BATCHES} pixels"),
     "resolution": (resolution, SCALES, f"pixels of the largest scale, batch {BATCH_OF_RESOLUTIONS}"),
     "prepare": (prepare, PICTURES, "drawn flowers prepared"),
     "evaluate": (evaluate, PICTURES, "generated pictures scored"),
@@ -110,8 +113,9 @@ def plot(part, found, path):
     else:
         figure, both = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
         for axes, quantity in zip(both, ("seconds", "megabytes"), strict=True):
-            axes.plot(list(points), [found[name][quantity] for name in names], marker="o")
-            axes.set(xlabel=label, ylabel=quantity, ylim=(0, None))
+            values = [found[name][quantity] for name in names]
+            axes.plot(list(points), values, marker="o")
+            axes.set(xlabel=label, ylabel=quantity, xlim=(0, 1.05 * max(points)), ylim=(0, 1.1 * max(values)))
     figure.savefig(path, dpi=100)
 
 

@@ -360,6 +360,9 @@ class BenchmarkConfig(TrainConfig):
         'flags that make a second set of the given ones, e.g. --compare="--batch_size=8 --num_scales=2": steps of both '
         "are taken in turn, in one process, and the ratio of their medians is given",
     )
+    sampling_batches: tuple[int, ...] = option(
+        (1, 8, 64), "comma-separated: pictures drawn at once, or captions written; none given: no sampling", minimum=1
+    )
     profile: str | None = option(
         None, "folder to write a trace for TensorBoard to; the ten most expensive operations are named"
     )

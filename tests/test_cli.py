@@ -70,7 +70,7 @@ def test_every_field_is_a_flag_that_help_shows_with_its_default(verb, owner, cap
             assert "[required]" in text
         elif field.default not in (None, ()):
             default = field.default
-            plain = ",".join(default) if isinstance(default, tuple) else str(default)
+            plain = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
             assert f"[{plain.lower() if isinstance(default, bool) else plain}]" in text
         for choice in field.metadata["choices"] or ():
             assert str(choice) in text
@@ -126,6 +126,8 @@ def test_lists_are_given_by_commas_or_by_repeating():
     assert options.caption == ("a red, round flower", "second")
     options, _ = parse("evaluate", "--run_dir=r", "--metrics=retrieval,caption_fidelity")
     assert options.metrics == ("retrieval", "caption_fidelity")
+    assert parse("benchmark", "--paper=damsm", "--sampling_batches=2,4")[0].sampling_batches == (2, 4)
+    assert parse("benchmark", "--paper=damsm", "--sampling_batches=")[0].sampling_batches == ()
 
 
 def test_a_list_of_the_wrong_type_is_named():

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from t2i_tf.benchmark.subject import Subject
 
-BATCHES = (1, 8, 64)
-"""Rows of a request."""
 LEAST_REQUESTS = 3
 
 
-def speed(subject: Subject, seconds: float) -> dict[str, dict]:
+def speed(subject: Subject, batches: Sequence[int], seconds: float) -> dict[str, dict]:
     """Rows of a request -> its latency ("p50_ms", "p99_ms"), "rows_per_second" and the number of "requests".
 
     A generator draws pictures of all its scales, uint8 on the host, from vectors of captions that are ready and from
@@ -22,10 +21,11 @@ def speed(subject: Subject, seconds: float) -> dict[str, dict]:
     would not know where to end. Nothing for what does neither.
 
     Args:
+        batches: rows of each request.
         seconds: the least of one measurement; of no fewer than LEAST_REQUESTS requests.
     """
     found = {}
-    for rows in BATCHES:
+    for rows in batches:
         request = _request(subject, rows)
         if request is None:
             return {}
@@ -41,7 +41,7 @@ def speed(subject: Subject, seconds: float) -> dict[str, dict]:
     return found
 
 
-def _request(subject: Subject, rows: int):
+def _request(subject: Subject, rows: int) -> Callable[[], object] | None:
     recipe = subject.recipe
     batch = subject.made_batch(rows)
     if recipe.kind == "gan":

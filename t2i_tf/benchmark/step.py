@@ -92,7 +92,7 @@ def _measured(options: BenchmarkConfig, subjects: list[Subject], found: list[dic
     times = clock.alternate([subject.step for subject in subjects], options.timed_steps)
     memory = peak_memory_megabytes()
     rates = [reading.speed(subject, options.seconds) if subject.split else None for subject in subjects]
-    drawn = [sampling.speed(subject, options.seconds) for subject in subjects]
+    drawn = [sampling.speed(subject, options.sampling_batches, options.seconds) for subject in subjects]
     best = peak.convolution_peak(options.seconds)
     for subject, costs, seconds, read, drew in zip(subjects, found, times, rates, drawn, strict=True):
         costs |= _costs(subject, seconds, best)
