@@ -10,6 +10,7 @@ import difflib
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -102,8 +103,8 @@ def _help(verb: str, description: str, groups: dict[str, dict[str, _Option]]) ->
     return "\n".join([*lines, "  --flagfile=F takes flags from a file, one a line; flags after it win."])
 
 
-def _parse(verb: str, owner: type, argv: list[str], with_paper: bool) -> tuple[object, dict]:
-    """-> the verb's dataclass and, with a paper, the hyperparameters that were given."""
+def _given(verb: str, owner: type, argv: list[str], with_paper: bool) -> tuple[dict, dict]:
+    """-> what was given of the verb's own flags and, with a paper, of the hyperparameters."""
     values = flags.FlagValues()
     own, of_paper = _options(owner), _paper_options(None) if with_paper else {}
     for item in [*own.values(), *of_paper.values()]:
@@ -118,17 +119,26 @@ def _parse(verb: str, owner: type, argv: list[str], with_paper: bool) -> tuple[o
         raise UserError(f"{' '.join(str(error).split())}: see {verb} --help") from None
     if left[1:]:
         raise UserError(f"{left[1]!r} is no flag: write --name=value; see {verb} --help")
-    given = {
-        name: item.value(values[name].value)
-        for name, item in {**own, **of_paper}.items()
-        if values[name].value is not None
-    }
-    result = owner(**{name: value for name, value in given.items() if name in own})
-    config.validate(result)
-    of_paper = {name: value for name, value in given.items() if name not in own}
-    if "paper" in own:
-        _check_paper_flags(result.paper, of_paper)
-    return result, of_paper
+
+    def among(options):
+        return {
+            name: item.value(values[name].value) for name, item in options.items() if values[name].value is not None
+        }
+
+    return among(own), among(of_paper)
+
+
+def _parse(verb: str, owner: type, argv: list[str], with_paper: bool) -> tuple[object, dict]:
+    """-> the verb's dataclass and, with a paper, the hyperparameters that were given."""
+    own, of_paper = _given(verb, owner, argv, with_paper)
+    return _checked(owner(**own), of_paper)
+
+
+def _checked(options, of_paper: dict) -> tuple[object, dict]:
+    config.validate(options)
+    if "paper" in _options(type(options)):
+        _check_paper_flags(options.paper, of_paper)
+    return options, of_paper
 
 
 def _check_paper_flags(paper: str, given: dict) -> None:
@@ -245,8 +255,6 @@ def _evaluate(options: config.EvaluateConfig, given: dict) -> None:
 
 
 def _table(options: config.TableConfig, given: dict) -> None:
-    from pathlib import Path
-
     from t2i_tf.evaluation import plots
     from t2i_tf.evaluation import table as tables
 
@@ -256,10 +264,16 @@ def _table(options: config.TableConfig, given: dict) -> None:
     if options.out is None:
         print(text, end="")
         return
+    _write_text(options.out, text)
+
+
+def _write_text(out: str, text: str) -> None:
+    from pathlib import Path
+
     try:
-        Path(options.out).write_text(text, encoding="utf-8")
+        Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--out={options.out}: cannot be written ({error.strerror})") from None
+        raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
 
 
 def _human_rank(options: config.HumanRankConfig, given: dict) -> None:
@@ -313,9 +327,19 @@ def _demo(options: config.DemoConfig, given: dict) -> None:
 def _benchmark(options: config.BenchmarkConfig, given: dict) -> None:
     import json
 
+    beside = None
+    if options.compare is not None:
+        own, of_paper = _given("t2i-benchmark", config.BenchmarkConfig, shlex.split(options.compare), with_paper=True)
+        beside = _checked(dataclasses.replace(options, **own), {**given, **of_paper})
+    if options.out is not None:
+        _write_text(options.out, "")  # what cannot be written is said before anything is measured
+
     from t2i_tf import benchmark
 
-    print(json.dumps(benchmark.measure(options), indent=2))
+    found = benchmark.measure(options, given, beside)
+    print(benchmark.shown(found))
+    if options.out is not None:
+        _write_text(options.out, json.dumps(found, indent=2, default=float) + "\n")
 
 
 prepare = _command("t2i-prepare", config.PrepareConfig, _prepare)
@@ -327,4 +351,4 @@ human_rank = _command("t2i-human-rank", config.HumanRankConfig, _human_rank, wit
 import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
 export = _command("t2i-export", config.ExportConfig, _export)
 demo = _command("t2i-demo", config.DemoConfig, _demo)
-benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark)
+benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark, with_paper=True)

@@ -421,20 +421,34 @@ class ImportConfig:
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
-    """Measures parts of training, each beside its alternative in the same run."""
+class BenchmarkConfig(TrainConfig):
+    """Measures what a preset costs on this machine. It takes the flags of t2i-train, reads no run and writes none."""
 
-    part: str = option(
-        "input",
-        "input: how fast training batches are read, beside a plain PIL loader; attention: attention of words and "
-        "regions, forward and backward, compiled by XLA and plain",
-        choices=("input", "attention"),
+    data_dir: str | None = option(
+        None, "data set folder written by t2i-prepare (default: batches of random pictures and words)"
     )
-    data_dir: str | None = option(None, "data set folder written by t2i-prepare, for --part=input")
-    image_size: int = option(64, "training size in pixels", minimum=1)
-    batch_size: int = option(64, "images a batch", minimum=1)
-    seconds: float = option(4.0, "length of one measurement in seconds")
-    rounds: int = option(5, "measurements of each; the median is printed", minimum=1)
+    part: str = option(
+        "step",
+        "step: time to the first step, steps, arithmetic, memory, reading and sampling; input: how fast training "
+        "batches are read, beside a plain PIL loader; attention: attention of words and regions at the sizes of CUB, "
+        "forward and backward, compiled by XLA and plain",
+        choices=("step", "input", "attention"),
+    )
+    timed_steps: int = option(20, "steps that are timed, after two that are not; of each set of flags", minimum=1)
+    compare: str | None = option(
+        None,
+        'flags that make a second set of the given ones, e.g. --compare="--batch_size=8 --num_scales=2": steps of both '
+        "are taken in turn, in one process, and the ratio of their medians is given",
+    )
+    sampling_batches: tuple[int, ...] = option(
+        (1, 8, 64), "comma-separated: pictures drawn at once, or captions written; none given: no sampling", minimum=1
+    )
+    profile: str | None = option(
+        None, "folder to write a trace for TensorBoard to; the ten most expensive operations are named"
+    )
+    seconds: float = option(4.0, "length in seconds of a measurement of anything but steps")
+    rounds: int = option(5, "measurements of each part that is compared; the median is given", minimum=1)
+    out: str | None = option(None, "file to write all figures to, as JSON")
 
 
 @dataclass(frozen=True)

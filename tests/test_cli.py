@@ -29,7 +29,7 @@ PRESETS = sorted((ROOT / "flags").glob("*.flags"))
 
 
 def parse(verb, *argv):
-    return cli._parse(f"t2i-{verb}", VERBS[verb], list(argv), with_paper=verb == "train")
+    return cli._parse(f"t2i-{verb}", VERBS[verb], list(argv), with_paper=verb in ("train", "benchmark"))
 
 
 def refused(verb, *argv):
@@ -72,7 +72,7 @@ def test_every_field_is_a_flag_that_help_shows_with_its_default(verb, owner, cap
             assert "[required]" in text
         elif field.default not in (None, ()):
             default = field.default
-            plain = ",".join(default) if isinstance(default, tuple) else str(default)
+            plain = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
             assert f"[{plain.lower() if isinstance(default, bool) else plain}]" in text
         for choice in field.metadata["choices"] or ():
             assert str(choice) in text
@@ -98,6 +98,29 @@ def test_values_get_their_types():
     assert given == {"cls_weight": 0.25, "noise_dim": 50}
 
 
+def test_a_preset_is_benchmarked_as_it_is_trained():
+    flagfile = f"--flagfile={ROOT / 'flags' / 'stackgan_v2_blossoms.flags'}"
+    options, given = parse("benchmark", flagfile, "--timed_steps=3")
+    trained, same = parse("train", flagfile, "--data_dir=d")
+    assert given == same and options.timed_steps == 3 and options.data_dir is None
+    assert (options.paper, options.steps) == (trained.paper, trained.steps)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--compare=--batch_sise=2"], "unknown flag --batch_sise: did you mean --batch_size?"),
+        (["--compare=--cls_weight=2 --paper=stackgan"], "--cls_weight is not a setting of stackgan but of gan_int_cls"),
+        (["--compare=--timed_steps=0"], "--timed_steps=0: must be 1 or more"),
+        (["--out=nowhere/figures.json"], "--out=nowhere/figures.json: cannot be written (No such file or directory)"),
+    ],
+)
+def test_a_benchmark_says_what_is_wrong_before_it_measures(argv, message, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_import_tensorflow", lambda: None)
+    assert cli.benchmark(["--paper=gan_int_cls", *argv]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_lists_are_given_by_commas_or_by_repeating():
     _, given = parse("train", "--paper=char_cnn_rnn", "--data_dir=d", "--text_channels=8,16,32")
     assert given == {"text_channels": (8, 16, 32)}
@@ -105,6 +128,8 @@ def test_lists_are_given_by_commas_or_by_repeating():
     assert options.caption == ("a red, round flower", "second")
     options, _ = parse("evaluate", "--run_dir=r", "--metrics=retrieval,caption_fidelity")
     assert options.metrics == ("retrieval", "caption_fidelity")
+    assert parse("benchmark", "--paper=damsm", "--sampling_batches=2,4")[0].sampling_batches == (2, 4)
+    assert parse("benchmark", "--paper=damsm", "--sampling_batches=")[0].sampling_batches == ()
 
 
 def test_a_list_of_the_wrong_type_is_named():

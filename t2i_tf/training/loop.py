@@ -75,6 +75,20 @@ def check_batch(batch_size: int, replicas: int) -> None:
         )
 
 
+def data_context(split: records.Split, words: list[str], text_dim: int | None) -> papers.Context:
+    """What a recipe is told of its training split, whose captions are read by `words`."""
+    manifest = split.dataset.manifest
+    return papers.Context(
+        text_dim=text_dim,
+        num_classes=len(np.unique(split.class_ids)),
+        class_ids=tuple(np.unique(split.class_ids[split.class_ids >= 0]).tolist()),
+        vocabulary_size=len(words) + 1 if words else 0,
+        num_captions=manifest["splits"]["train"]["captions"],
+        stored_size=manifest["image_size"],
+        squashed=manifest["resize"] == "square",
+    )
+
+
 class Session:
     """A run made ready to train: everything is built and checked, nothing is written to the run folder yet."""
 
@@ -91,15 +105,7 @@ class Session:
         self.published = self._published_embeddings()
         self.vocabulary_run = self._vocabulary_run()
         words = self._words()
-        context = papers.Context(
-            text_dim=self._text_dim(),
-            num_classes=len(np.unique(self.split.class_ids)),
-            class_ids=tuple(np.unique(self.split.class_ids[self.split.class_ids >= 0]).tolist()),
-            vocabulary_size=len(words) + 1 if words else 0,
-            num_captions=self.dataset.manifest["splits"]["train"]["captions"],
-            stored_size=self.dataset.manifest["image_size"],
-            squashed=self.dataset.manifest["resize"] == "square",
-        )
+        context = data_context(self.split, words, self._text_dim())
         checksum = self.dataset.manifest["splits"][self.split.name]["index"]["sha256"]
         self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
         keras.utils.set_random_seed(training.seed)

@@ -1,0 +1,139 @@
+"""How costs grow: a step with the batch and the resolution, preparation and evaluation with the number of pictures.
+
+    python experiments/cost_growth.py OUT [batch] [resolution] [prepare] [evaluate] [first_step]
+
+Steps are those of StackGAN++ at its published width. Every measurement is a command in a process of its own, so that
+its peak memory is its own. OUT gets growth.json and a plot of each part; what growth.json has is not measured again.
+Needs matplotlib: pip install -e '.[plots]'.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = f"--flagfile={ROOT / 'flags' / 'stackgan_v2_cub.flags'}"
+SMALL = f"--flagfile={ROOT / 'flags' / 'stackgan_v2_blossoms_unconditional.flags'}"
+BATCHES = (1, 2, 4, 8, 16, 32)
+SCALES = {64: 1, 128: 2, 256: 3}
+"""Pixels -> scales of StackGAN++."""
+BATCH_OF_RESOLUTIONS, SIZE_OF_BATCHES, BATCH_OF_PRESETS = 4, 128, 4
+PICTURES = (500, 1000, 2000, 4000, 8000)
+REAL_PICTURES = 100
+TIMED_STEPS = 5
+
+
+def run(verb, *flags):
+    """Seconds of a command, and the largest memory of one of its processes."""
+    line = [sys.executable, str(ROOT / "tools" / f"{verb}.py"), *map(str, flags)]
+    began = time.monotonic()
+    process = subprocess.Popen(line, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"failed: {' '.join(line)}")
+    return {"seconds": time.monotonic() - began, "megabytes": usage.ru_maxrss / 1024}
+
+
+def step(out, *flags):
+    """What t2i-benchmark says of a set of flags."""
+    path = out / "figures.json"
+    run("benchmark", *flags, f"--timed_steps={TIMED_STEPS}", "--sampling_batches=", "--seconds=0.5", f"--out={path}")
+    (costs,) = json.loads(path.read_text())["measured"]
+    return {
+        "seconds": costs["step_seconds"]["median"],
+        "megabytes": costs["peak_memory_megabytes"],
+        "first_step_seconds": costs["time_to_first_step_seconds"],
+    }
+
+
+def batch(out, rows):
+    return step(out, PUBLISHED, f"--batch_size={rows}", f"--num_scales={SCALES[SIZE_OF_BATCHES]}")
+
+
+def resolution(out, size):
+    return step(out, PUBLISHED, f"--batch_size={BATCH_OF_RESOLUTIONS}", f"--num_scales={SCALES[size]}")
+
+
+def prepare(out, pictures):
+    return run("prepare_data", "--source=blossoms", f"--num_images={pictures}", f"--data_dir={out}/drawn-{pictures}")
+
+
+@functools.cache
+def generator(out):
+    """A small generator after two steps, its data beside it; real pictures have passed once and are remembered."""
+    trained, data = out / "generator", out / "blossoms"
+    if not data.exists():
+        run("prepare_data", "--source=blossoms", "--num_images=1100", f"--data_dir={data}")
+    run("train", SMALL, f"--data_dir={data}", f"--run_dir={trained}", "--steps=2")
+    score(trained, REAL_PICTURES)
+    return trained
+
+
+def score(trained, pictures):
+    flags = ("--metrics=fid", "--extractor=random", f"--real_images={REAL_PICTURES}")
+    return run("evaluate", f"--run_dir={trained}", *flags, f"--num_images={pictures}")
+
+
+def evaluate(out, pictures):
+    return score(generator(out), pictures)
+
+
+def first_step(out, preset):
+    """At the published width and a small batch; Inception-v3 with random weights, so that nothing is downloaded."""
+    random = ["--image_encoder=random"] if preset.startswith("char_cnn_rnn") else []
+    return step(out, f"--flagfile={ROOT / 'flags' / preset}.flags", f"--batch_size={BATCH_OF_PRESETS}", *random)
+
+
+PRESETS = sorted(path.stem for path in (ROOT / "flags").glob("*.flags") if "blossoms" not in path.stem)
+PARTS = {
+    "batch": (batch, BATCHES, f"pictures a batch, {SIZE_OF_BATCHES} pixels"),
+    "resolution": (resolution, SCALES, f"pixels of the largest scale, batch {BATCH_OF_RESOLUTIONS}"),
+    "prepare": (prepare, PICTURES, "drawn flowers prepared"),
+    "evaluate": (evaluate, PICTURES, "generated pictures scored"),
+    "first_step": (first_step, PRESETS, ""),
+}
+
+
+def plot(part, found, path):
+    from matplotlib import pyplot
+
+    _, points, label = PARTS[part]
+    names = [str(point) for point in points]
+    if part == "first_step":
+        figure, axes = pyplot.subplots(figsize=(8, 0.25 * len(names) + 1), layout="constrained")
+        axes.barh(names, [found[name]["first_step_seconds"] for name in names])
+        axes.axvline(60, color="black", linestyle=":")
+        axes.set_xlabel("seconds from the command to the end of the first step")
+    else:
+        figure, both = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+        for axes, quantity in zip(both, ("seconds", "megabytes"), strict=True):
+            values = [found[name][quantity] for name in names]
+            axes.plot(list(points), values, marker="o")
+            axes.set(xlabel=label, ylabel=quantity, xlim=(0, 1.05 * max(points)), ylim=(0, 1.1 * max(values)))
+    figure.savefig(path, dpi=100)
+
+
+def main(out, *parts):
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / "growth.json"
+    growth = json.loads(kept.read_text()) if kept.exists() else {}
+    for part in parts or PARTS:
+        measure, points, _ = PARTS[part]
+        found = growth.setdefault(part, {})
+        for point in points:
+            if str(point) not in found:
+                found[str(point)] = measure(out, point)
+                kept.write_text(json.dumps(growth, indent=2) + "\n")
+                print(part, point, found[str(point)], flush=True)
+        plot(part, found, out / f"{part}.png")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
