@@ -100,7 +100,7 @@ BLOSSOMS_256 = DataSet("blossoms256", 256, 6600, 0.8)
 MANY_BLOSSOMS = DataSet("blossoms22k", 64, 22000, 0.4)
 
 TEXT_ENCODER = Run("shared/text_encoder", "char_cnn_rnn", BLOSSOMS, 2200, 1.5)
-CLASSIFIER = Run("shared/classifier", "classifier", MANY_BLOSSOMS, 1680, 4)
+CLASSIFIER = Run("shared/classifier", "classifier", MANY_BLOSSOMS, 3360, 4)
 VISUAL_WORDS = Run("shared/visual_words", "visual_words", BLOSSOMS, 8750, 8)
 OTHER_VISUAL_WORDS = Run("shared/other_visual_words", "visual_words", BLOSSOMS, 8750, 8, ("--seed=1",))
 DAMSM = Run("shared/damsm", "damsm", BLOSSOMS, 3000, 5, (("--trunk_run={}", VISUAL_WORDS),))
