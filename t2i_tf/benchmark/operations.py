@@ -70,13 +70,27 @@ LOOPS = ("While", "StatelessWhile")
 CHOICES = ("If", "StatelessIf")
 
 
+def _needed(graph: tf.Graph) -> set:
+    """Operations that a pass runs: those that its results, or what must happen beside them, depend on.
+
+    Tracing leaves more: the gradient of a convolution always has both parts, though one of them is never asked for.
+    """
+    pending, found = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs], set()
+    while pending:
+        op = pending.pop()
+        if op not in found:
+            found.add(op)
+            pending += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+    return found
+
+
 def count(graph: tf.Graph, turns: int = 1) -> Counter:
     """Name of each kind of operation in COUNTED -> its floating-point operations in one pass of the graph.
 
     Calls are followed; of a choice the dearer branch counts; a loop counts as often as it may turn at most.
 
     Args:
-        graph: of a traced function; its shapes must be known.
+        graph: of a traced function, a FuncGraph; its shapes must be known.
         turns: of a loop whose number of turns follows from the data, such as one over the words of a caption.
 
     An operation whose shape is unknown is counted as 0 and named: "uncounted Conv2D" -> how many there are.
@@ -86,7 +100,7 @@ def count(graph: tf.Graph, turns: int = 1) -> Counter:
     def inner(op, name) -> Counter:
         return count(graph._get_function(op.get_attr(name).name).graph, turns)  # there is no public way in
 
-    for op in graph.get_operations():
+    for op in _needed(graph):
         if op.type in CALLS:
             found += inner(op, "f")
         elif op.type in CHOICES:

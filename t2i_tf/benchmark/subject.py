@@ -64,8 +64,12 @@ class Subject:
         return records.Dataset.open(self.options.data_dir).split(getattr(self.hyperparameters, "split", "train"))
 
     def _context(self) -> papers.Context:
-        encoder = self.options.text_encoder_run
-        text_dim = RunConfig.read(encoder).hyperparameters["embedding_dim"] if encoder else CUB.text_dim
+        text_dim, encoder = CUB.text_dim, self.options.text_encoder_run
+        if encoder is not None:
+            run = RunConfig.read(encoder)
+            if "embedding_dim" not in run.hyperparameters:
+                raise UserError(f"--text_encoder_run={encoder} is a run of {run.training.paper}: give a text encoder's")
+            text_dim = run.hyperparameters["embedding_dim"]
         if self.split is None:
             return dataclasses.replace(CUB, text_dim=text_dim)
         return loop.data_context(self.split, self.split.dataset.manifest["vocabulary"], text_dim)

@@ -27,6 +27,25 @@ def test_a_convolution_and_its_two_gradients():
     }
 
 
+def test_a_gradient_that_nobody_asks_for_is_not_run_and_not_counted():
+    kernel = tf.Variable(tf.zeros([3, 3, 3, 5]))
+
+    def step(maps, of_kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            loss = tf.reduce_sum(tf.square(tf.nn.conv2d(maps, kernel, 1, "SAME")))
+        return tape.gradient(loss, kernel if of_kernel else maps)
+
+    for of_kernel, kind in ((True, "Conv2DBackpropFilter"), (False, "Conv2DBackpropInput")):
+        found = count(lambda maps, of_kernel=of_kernel: step(maps, of_kernel), tf.zeros([2, 8, 8, 3]))
+        assert found == {"Conv2D": 34560, kind: 34560}
+
+
+def test_what_happens_beside_the_result_counts():
+    seen = tf.Variable(tf.zeros([3, 3]))
+    assert count(lambda x: seen.assign(tf.matmul(x, x)) is None, tf.zeros([3, 3])) == {"MatMul": 54}
+
+
 def test_strides_leave_fewer_numbers_and_their_gradients():
     """4x4 and stride 2 on 8x8: 1 x 4 x 4 x 7 numbers of 4 x 4 x 2 products."""
     kernel = tf.Variable(tf.zeros([4, 4, 2, 7]))

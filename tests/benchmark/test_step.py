@@ -65,6 +65,12 @@ def test_sentence_vectors_are_as_wide_as_those_of_the_given_encoder(text_encoder
     assert Subject(options, TINY_GAN).made_batch(3)["embedding"].shape[-1] == 16
 
 
+def test_a_run_without_sentence_vectors_is_refused(gan_run):
+    options = BenchmarkConfig(paper="gan_int_cls", text_encoder_run=str(gan_run.path))
+    with pytest.raises(UserError, match="is a run of gan_int_cls: give a text encoder's"):
+        Subject(options, TINY_GAN)
+
+
 def test_a_step_is_that_of_training(blossoms, tmp_path):
     """The same weights after two steps of the same batches."""
     given = {**STACKGAN_V2, "conditional": False, "batch_size": 4}
