@@ -219,6 +219,9 @@ def _train(options: config.TrainConfig, given: dict) -> int:
         return 0
     outcome = loop.run(options, given)
     run_dir = outcome.run_dir
+    if run_dir is None:
+        print(f"step {outcome.step} of {outcome.steps} done; the run folder is in the hands of worker 0")
+        return 130 if outcome.interrupted else 0
     if outcome.interrupted:
         print(f"interrupted at step {outcome.step}; saved in {run_dir}. The same command goes on from there.")
         return 130
