@@ -97,7 +97,9 @@ def _help(verb: str, description: str, groups: dict[str, dict[str, _Option]]) ->
             about += f" [{item.default}]" if item.default else ""
             lines += [
                 f"  --{name}",
-                *textwrap.wrap(about, width - 8, initial_indent=" " * 6, subsequent_indent=" " * 6),
+                *textwrap.wrap(
+                    about, width - 8, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False
+                ),
             ]
         lines += [""]
     return "\n".join([*lines, "  --flagfile=F takes flags from a file, one a line; flags after it win."])
@@ -229,6 +231,9 @@ def _train(options: config.TrainConfig, given: dict) -> int:
         return 0
     outcome = loop.run(options, given)
     run_dir = outcome.run_dir
+    if run_dir is None:
+        print(f"step {outcome.step} of {outcome.steps} done; the run folder is in the hands of worker 0")
+        return 130 if outcome.interrupted else 0
     if outcome.interrupted:
         print(f"interrupted at step {outcome.step}; saved in {run_dir}. The same command goes on from there.")
         return 130

@@ -137,6 +137,32 @@ class TrainConfig:
     devices: str | None = option(
         None, "devices to mirror the model on, e.g. GPU:0,GPU:1 (default: all GPUs, else the CPU)", identity=False
     )
+    precision: str = option(
+        "float32",
+        "what layers compute in: float32; mixed_bfloat16 (GPUs from Ampere on); mixed_float16 (older GPUs), its losses "
+        "scaled so that gradients do not vanish. Weights, normalisation, attention and losses stay float32",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit: str | None = option(
+        None,
+        "what XLA compiles: none; attention (of damsm and attngan); step: the whole step, on one device (default: "
+        "attention where there is a GPU)",
+        choices=("none", "attention", "step"),
+        identity=False,
+    )
+    accumulate: int = option(
+        1,
+        "parts that the rows of a device are cut into, one after the other, for memory; one update from the mean of "
+        "their gradients. Batch normalisation and pairs of rows are then of a part; refused where a loss compares all "
+        "rows of the batch",
+        minimum=1,
+    )
+    steps_per_execution: int = option(
+        1,
+        "steps for each return to Python; --steps, --checkpoint_every, --log_every and --sample_every are multiples",
+        minimum=1,
+        identity=False,
+    )
     checkpoint_every: int = option(1000, "steps between checkpoints", minimum=1, identity=False)
     keep_checkpoints: int = option(3, "how many checkpoints to keep", minimum=1, identity=False)
     log_every: int = option(50, "steps between TensorBoard scalars", minimum=1, identity=False)
@@ -503,5 +529,7 @@ class RunConfig:
         return {
             "data": {"data_checksum": self.data_checksum},
             "training": training,
-            "hyperparameters": {k: v for k, v in self.hyperparameters.items() if k != "epochs"},
+            "hyperparameters": {
+                k: v for k, v in self.hyperparameters.items() if k not in ("epochs", "compile_attention")
+            },
         }

@@ -1,20 +1,42 @@
-"""Losses as pure functions of logits and tensors; each is a mean over the rows it is given, unless it says else."""
+"""Losses as pure functions of logits and tensors; each is a mean over the rows it is given, unless it says else.
+
+Whatever precision layers compute in, these compute in float32.
+"""
 
 from __future__ import annotations
+
+import functools
 
 import tensorflow as tf
 
 
+def in_float32(function):
+    """Casts tensors of half precision among the arguments, lists and dicts of them too."""
+
+    def cast(value):
+        half = tf.is_tensor(value) and value.dtype in (tf.bfloat16, tf.float16)
+        return tf.cast(value, tf.float32) if half else value
+
+    @functools.wraps(function)
+    def in_full(*args, **settings):
+        return function(*tf.nest.map_structure(cast, args), **tf.nest.map_structure(cast, settings))
+
+    return in_full
+
+
+@in_float32
 def real_loss(logits: tf.Tensor) -> tf.Tensor:
     """mean of -log sigmoid(logits): "this is a real, matching pair". logits [B]."""
     return tf.reduce_mean(tf.nn.softplus(-logits))
 
 
+@in_float32
 def fake_loss(logits: tf.Tensor) -> tf.Tensor:
     """mean of -log(1 - sigmoid(logits)). logits [B]."""
     return tf.reduce_mean(tf.nn.softplus(logits))
 
 
+@in_float32
 def matching_aware_discriminator_loss(
     real: tf.Tensor, fake: tf.Tensor, wrong: tf.Tensor | None, cls_weight: float
 ) -> tf.Tensor:
@@ -28,6 +50,7 @@ def matching_aware_discriminator_loss(
     return loss + cls_weight * fake_loss(wrong) if cls_weight else loss
 
 
+@in_float32
 def interpolation_generator_loss(true_rows: tf.Tensor, interpolated: tf.Tensor, weight: float) -> tf.Tensor:
     """GAN-INT, non-saturating, as the published program weighs it: the divisor counts all rows, whatever the weight.
 
@@ -41,6 +64,7 @@ def interpolation_generator_loss(true_rows: tf.Tensor, interpolated: tf.Tensor, 
     return total / rows
 
 
+@in_float32
 def structured_joint_embedding_loss(
     queries: tf.Tensor, keys: tf.Tensor, matching: tf.Tensor, same_class: tf.Tensor | None = None
 ) -> tf.Tensor:
@@ -62,6 +86,7 @@ def structured_joint_embedding_loss(
     return tf.reduce_mean(tf.where(excluded, tf.zeros_like(violation), violation))
 
 
+@in_float32
 def kl_divergence(mu: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
     """KL(N(mu, exp(log_variance)) || N(0, 1)) of conditioning augmentation: the mean over rows *and* dimensions.
 
@@ -70,6 +95,7 @@ def kl_divergence(mu: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
     return -0.5 * tf.reduce_mean(1.0 + log_variance - tf.square(mu) - tf.exp(log_variance))
 
 
+@in_float32
 def averaged_discriminator_loss(real: list, fake: list) -> tf.Tensor:
     """StackGAN: the mean of the losses of what is real, plus the mean of the losses of what is not.
 
@@ -82,6 +108,7 @@ def averaged_discriminator_loss(real: list, fake: list) -> tf.Tensor:
     return tf.add_n([tf.add_n(group) / len(group) for group in terms if group])
 
 
+@in_float32
 def joint_discriminator_loss(real: dict, wrong: dict, fake: dict, unconditional_weight: float) -> tf.Tensor:
     """StackGAN++: is it real, and is it what the text says? Terms are summed, not averaged, as published.
 
@@ -99,12 +126,14 @@ def joint_discriminator_loss(real: dict, wrong: dict, fake: dict, unconditional_
     return real_pair + other_pairs + unconditional_weight * alone
 
 
+@in_float32
 def joint_generator_loss(fake: dict, unconditional_weight: float) -> tf.Tensor:
     """StackGAN++: the non-saturating counterpart of `joint_discriminator_loss`. fake: as there."""
     loss = real_loss(fake["conditional"])
     return loss + unconditional_weight * real_loss(fake["unconditional"]) if unconditional_weight else loss
 
 
+@in_float32
 def color_statistics(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean [B,3] and covariance [B,3,3], divisor H*W, of the colours of each image [B,H,W,3]."""
     pixels = tf.reshape(images, [tf.shape(images)[0], -1, 3])
@@ -114,6 +143,7 @@ def color_statistics(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return mean, tf.matmul(centred, centred, transpose_a=True) / count
 
 
+@in_float32
 def color_consistency_losses(large: tf.Tensor, small: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """StackGAN++, section 3.3: how far the colours of an image are from those of its smaller version.
 
@@ -125,6 +155,7 @@ def color_consistency_losses(large: tf.Tensor, small: tf.Tensor) -> tuple[tf.Ten
     return tf.reduce_mean(tf.square(mean - small_mean)), tf.reduce_mean(tf.square(covariance - small_covariance))
 
 
+@in_float32
 def matching_logits(
     similarities: tf.Tensor, matching: tf.Tensor, same_class: tf.Tensor | None = None, gamma3: float = 10.0
 ) -> tf.Tensor:
@@ -136,6 +167,7 @@ def matching_logits(
     return tf.where(same_class & ~own, -1e9, logits)
 
 
+@in_float32
 def matching_loss(
     similarities: tf.Tensor, matching: tf.Tensor, same_class: tf.Tensor | None = None, gamma3: float = 10.0
 ) -> tf.Tensor:
@@ -150,6 +182,7 @@ def matching_loss(
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(matching, logits))
 
 
+@in_float32
 def damsm_losses(similarities: dict, own: tf.Tensor, classes: tf.Tensor, gamma3: float = 10.0) -> dict:
     """The terms of the DAMSM loss (AttnGAN, equation 13), to be summed: word by word and of whole sentences, each the
     caption given the picture and the picture given the caption.
@@ -171,6 +204,7 @@ def damsm_losses(similarities: dict, own: tf.Tensor, classes: tf.Tensor, gamma3:
 # Show, Attend and Tell (Xu et al., ICML 2015). The rows of a caption are its words and the end.
 
 
+@in_float32
 def caption_negative_log_likelihood(logits: tf.Tensor, words: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """-log p of every row, [B,T], zero where the mask is. The published code adds 1e-8 to the probability.
 
@@ -180,6 +214,7 @@ def caption_negative_log_likelihood(logits: tf.Tensor, words: tf.Tensor, mask: t
     return mask * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=words, logits=logits)
 
 
+@in_float32
 def doubly_stochastic_penalty(attention: tf.Tensor, form: str = "paper") -> tf.Tensor:
     """How far each place is from being looked at once in all: (1 - sum over the steps of its attention)^2.
 
@@ -194,6 +229,7 @@ def doubly_stochastic_penalty(attention: tf.Tensor, form: str = "paper") -> tf.T
     return tf.reduce_mean(tf.reduce_sum(squares, axis=0))
 
 
+@in_float32
 def sampled_attention_loss(
     attention: tf.Tensor,
     weights: tf.Tensor,
@@ -225,6 +261,7 @@ def sampled_attention_loss(
     return tf.reduce_sum(tf.stop_gradient(gradient) * (attention - distribution))
 
 
+@in_float32
 def moving_baseline(baseline: tf.Tensor, row_losses: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """The baseline after a batch: 0.9 of the old one and 0.1 of the mean row loss. Arguments as above."""
     return 0.9 * baseline + 0.1 * tf.reduce_sum(row_losses) / tf.reduce_sum(mask)

@@ -103,9 +103,9 @@ TEXT_ENCODER = Run("shared/text_encoder", "char_cnn_rnn", BLOSSOMS, 2200, 1.5)
 CLASSIFIER = Run("shared/classifier", "classifier", MANY_BLOSSOMS, 3360, 4)
 VISUAL_WORDS = Run("shared/visual_words", "visual_words", BLOSSOMS, 8750, 8)
 OTHER_VISUAL_WORDS = Run("shared/other_visual_words", "visual_words", BLOSSOMS, 8750, 8, ("--seed=1",))
-DAMSM = Run("shared/damsm", "damsm", BLOSSOMS, 3000, 5, (("--trunk_run={}", VISUAL_WORDS),))
+DAMSM = Run("shared/damsm", "damsm", BLOSSOMS, 4000, 5, (("--trunk_run={}", VISUAL_WORDS),))
 OTHER_DAMSM = Run(
-    "shared/other_damsm", "damsm", BLOSSOMS, 3000, 5, (("--trunk_run={}", OTHER_VISUAL_WORDS), "--seed=1")
+    "shared/other_damsm", "damsm", BLOSSOMS, 4000, 5, (("--trunk_run={}", OTHER_VISUAL_WORDS), "--seed=1")
 )
 
 SHARED = {

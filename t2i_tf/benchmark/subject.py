@@ -18,7 +18,7 @@ from t2i_tf.config import BenchmarkConfig, RunConfig
 from t2i_tf.data import pipeline, records, text
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
-from t2i_tf.training import callbacks, loop
+from t2i_tf.training import callbacks, devices, loop
 from t2i_tf.training.trainers import trainer as make_trainer
 
 CUB = papers.Context(
@@ -46,9 +46,9 @@ class Subject:
         self.split = self._opened_split()
         self.context = self._context()
         keras.utils.set_random_seed(options.seed)
-        self.strategy = loop.strategy(options.devices)
+        self.strategy = devices.strategy(options.devices)
         self.replicas = self.strategy.num_replicas_in_sync
-        loop.check_batch(self.batch_size, self.replicas)
+        devices.check_batch(self.batch_size, self.replicas)
         with self.strategy.scope():
             self.recipe = papers.get(options.paper).Recipe(self.hyperparameters, self.context)
             steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images if self.split else CUB_IMAGES)

@@ -114,6 +114,7 @@ def batches(
     character_rule: str = "lower_zero",
     vocabulary: Sequence[str] | None = None,
     box_crop: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """The endless stream of training batches from `start_step` on.
 
@@ -123,6 +124,8 @@ def batches(
         features: float [N, views, F], cached features that stand for the pictures.
         annotations: float16 [N,L,D], cached annotations that stand for the pictures (request.annotations).
         character_rule, vocabulary: how captions are read (request.text "characters", "words").
+        share: (k, n) cuts every batch into n blocks of rows and yields, and reads, block k alone: what worker k of n
+            trains on. The blocks together are the batch that one worker would get.
 
     Returns a dataset of dicts: "images" and "wrong_images" (tuples of uint8 [B,S,S,3], small to large), "class" int32
     [B], "embedding" float32 [B,captions,D], "characters" int32 [B,captions,201], "words" int32 [B,captions,words] with
@@ -146,10 +149,11 @@ def batches(
     with_records = with_pictures or with_captions
     if box_crop:
         check_boxes(split)
+    whole_batch, part, batch_size = batch_size, share[0], batch_size // share[1]
 
     def fetch(step):
         """All that Python does for a batch: plan it and read its bytes."""
-        plan = sampler.plan(int(step))
+        plan = sampler.plan(int(step)).rows(part * batch_size, (part + 1) * batch_size)
         empty = np.zeros(0, np.float32)
         rows = np.array(split.read(plan.images), object) if with_records else np.array([b""] * batch_size, object)
         wrong = np.array(split.read(plan.wrong_images), object) if request.wrong_images else rows
@@ -213,7 +217,10 @@ def batches(
         found = tokenizer(picked)
         ids, lengths = found.ids, found.lengths
         if request.words:
-            ids, lengths = text.drawn_words(found, request.words, tf.stack([tf.constant(seed, tf.int64), step]))
+            draw = tf.stack([tf.constant(seed, tf.int64), step])
+            ids, lengths = text.drawn_words(
+                found, request.words, draw, part * batch_size * captions, whole_batch * captions
+            )
         return {
             "words": tf.reshape(ids, [batch_size, captions, request.words or tf.shape(ids)[1]]),
             "word_lengths": tf.reshape(lengths, [batch_size, captions]),

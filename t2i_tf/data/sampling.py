@@ -33,6 +33,11 @@ class Plan:
     """float32 [B, 3] in [0, 1): vertical and horizontal crop offset, flip."""
     wrong_augmentation: np.ndarray
 
+    def rows(self, first: int, last: int) -> Plan:
+        """The plan of rows `first` to `last` alone, the last one excluded."""
+        parts = {name: None if rows is None else rows[first:last] for name, rows in vars(self).items()}
+        return Plan(**parts)
+
 
 def held_out(class_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Which examples are left out of training to be scored on: bool [N], the same for the same classes and seed.

@@ -108,14 +108,21 @@ class WordTokenizer(tf.Module):
         return WordIds(known.to_tensor(0), lengths, tf.cast(found.row_lengths(), tf.int32) - lengths)
 
 
-def drawn_words(found: WordIds, words: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def drawn_words(
+    found: WordIds, words: int, seed: tf.Tensor, first: int = 0, total: int | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Captions of at most `words` words: ids int32 [B, words], lengths int32 [B]. seed: int [2].
 
     Of a longer caption so many words are drawn, without replacement, and stay in their order (AttnGAN's loader).
+    Where these captions are those from `first` on of `total`, what is drawn is what it would be among them.
     """
     ids = tf.pad(found.ids, [[0, 0], [0, tf.maximum(0, words - tf.shape(found.ids)[1])]])
     places = tf.range(tf.shape(ids)[1])
-    drawn = tf.random.stateless_uniform(tf.shape(ids), seed) + tf.cast(places >= found.lengths[:, None], tf.float32)
+    count, longest = tf.unstack(tf.shape(ids))
+    # Word by word, so that the numbers of a caption do not depend on how long the longest of the others is.
+    uniform = tf.random.stateless_uniform([longest, count if total is None else total], seed)
+    drawn = tf.transpose(uniform[:, first : first + count])
+    drawn += tf.cast(places >= found.lengths[:, None], tf.float32)
     kept = tf.sort(tf.math.top_k(-drawn, words).indices, axis=1)
     return tf.ensure_shape(tf.gather(ids, kept, batch_dims=1), [None, words]), tf.minimum(found.lengths, words)
 

@@ -44,14 +44,15 @@ class Matching(keras.layers.Layer):
     call: this replica's regions [b,h,w,D], picture codes [b,D], word vectors [b,T,D], sentence vectors [b,D] and
         lengths int [b] -> {"word": [B,B], "sentence": [B,B]}; rows are pictures, columns captions of all replicas.
 
-    Each replica compares its own pictures with all captions, and the rows are gathered. It has no weights.
+    Each replica compares its own pictures with all captions, and the rows are gathered. It has no weights, and computes
+    in float32 whatever the policy.
 
     Args:
         gamma1: of `region_attention`; gamma2: of `word_similarities`; jit_compile: of `attention.compiled`.
     """
 
     def __init__(self, gamma1: float = 4.0, gamma2: float = 5.0, jit_compile: bool | None = None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)
         self.gamma1, self.gamma2 = gamma1, gamma2
         self._compare = compiled(self._compared, jit_compile)
 

@@ -36,7 +36,15 @@ def gather(rows: tf.Tensor) -> tf.Tensor:
     context = _context()
     if context is None:
         return rows
-    return tf.ensure_shape(context.all_gather(rows, axis=0), [None, *rows.shape[1:]])
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+        # Its all_gather fails where a worker has one replica ("destinations can not be empty", TensorFlow 2.21).
+        place, share = context.replica_id_in_sync_group, tf.shape(rows)[0]
+        before, behind = place * share, (context.num_replicas_in_sync - 1 - place) * share
+        whole = tf.pad(rows, [[before, behind], *[[0, 0]] * (rows.shape.rank - 1)])
+        whole = context.all_reduce(tf.distribute.ReduceOp.SUM, whole)
+    else:
+        whole = context.all_gather(rows, axis=0)
+    return tf.ensure_shape(whole, [None, *rows.shape[1:]])
 
 
 def own(rows: tf.Tensor) -> tf.Tensor:

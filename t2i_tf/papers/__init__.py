@@ -22,7 +22,9 @@ Every recipe has
 * maybe `start()`: sets the weights that a fresh run starts from and that no run folder holds (ImageNet); UserError when
   they cannot be had;
 * maybe `clip_norms`: network name -> largest global norm of the gradient of its trained weights, all replicas' rows
-  together; a larger gradient is scaled down to it before the optimizer sees it.
+  together; a larger gradient is scaled down to it before the optimizer sees it;
+* maybe `proven`: of "precision" and "jit" (--jit=step), those that tests hold to train it to the same loss;
+* maybe `whole_batch`: why its loss cannot be had from parts of a batch (--accumulate), or None.
 
 A GAN recipe has `generator` and the ordered dict `discriminators`, and
 * `noise(draw) -> dict`: all noise of one step, from `draw.normal(name, width)` and `draw.uniform(...)`;

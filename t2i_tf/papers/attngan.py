@@ -294,6 +294,11 @@ class Recipe:
             )
         return {name: (hp.damsm_run, name) for name in ("text_encoder", "image_encoder")}
 
+    @property
+    def whole_batch(self) -> str | None:
+        weight = self.hyperparameters.damsm_weight
+        return f"--damsm_weight={weight}: that loss compares all captions and pictures of a batch" if weight else None
+
     def steps_per_epoch(self, num_images: int) -> int:
         return max(1, num_images // self.hyperparameters.batch_size)
 

@@ -229,6 +229,8 @@ class Recipe:
         self.text_encoder(tf.zeros([1, TEXT_LENGTH], tf.int32))
         self.networks = {"text_encoder": self.text_encoder, "image_encoder": self.image_encoder}
 
+    whole_batch = "char_cnn_rnn compares every caption with every picture of the batch"
+
     def steps_per_epoch(self, num_images: int) -> int:
         return max(self.num_classes, 1)
 

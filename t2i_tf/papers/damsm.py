@@ -116,6 +116,7 @@ class Recipe:
     kind = "supervised"
     score_metrics = ("retrieval", "recall", "attention_on_petals")
     selection = Selection("recall", "mean_recall")
+    whole_batch = "the loss of damsm compares every caption with every picture of the batch"
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters

@@ -574,6 +574,12 @@ class Recipe:
         """Every caption once; the last batch of each length may be filled up with others of it."""
         return max(1, -(-(self.num_captions or num_images) // self.hyperparameters.batch_size))
 
+    @property
+    def whole_batch(self) -> str | None:
+        hp = self.hyperparameters
+        summed = self.decoder.attends and (hp.attention == "hard" or hp.doubly_stochastic_form == "code")
+        return f"the loss of --attention={hp.attention} has a term that is a sum over the batch" if summed else None
+
     def optimizers(self, steps_per_epoch: int) -> dict:
         return {"captioner": make_optimizer(self.hyperparameters.optimizer, self.hyperparameters.learning_rate)}
 

@@ -40,7 +40,7 @@ class StepCallback(keras.callbacks.Callback):
         self.step = self.first = start
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
+        self.step += self.model.steps_per_execution
         self.on_step(logs or {})
 
     def on_step(self, logs: dict) -> None:
@@ -51,7 +51,7 @@ class KeepFreedMemory(StepCallback):
     """Calls `memory.keep_freed` once the first step has made the iterator."""
 
     def on_step(self, logs):
-        if self.step == self.first + 1:
+        if self.step == self.first + self.model.steps_per_execution:
             variables = [v for network in self.model.networks.values() for v in network.variables]
             memory.keep_freed(4.0 * sum(np.prod(v.shape) for v in variables))
 
@@ -80,6 +80,26 @@ class StopOnNonFinite(StepCallback):
                 f"a loss or gradient became NaN or infinite at step {bad}: the checkpoint before it stands; "
                 "lower --learning_rate or check the data, and run the same command again"
             )
+
+
+class Together(StepCallback):
+    """Ends the run of all workers at the same step: when one is told to, and when the chief's scores get no better.
+
+    Must stand behind the callbacks that set `stop_training`.
+    """
+
+    def __init__(self, start: int, team):
+        super().__init__(start)
+        self.team, self.asked = team, False
+
+    def ask(self, signum=None, frame=None) -> None:
+        """A signal handler."""
+        self.asked = True
+
+    def on_step(self, logs):
+        interrupted, self.model.stop_training = self.team.any(self.asked, self.model.stop_training)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 class Checkpoints(StepCallback):

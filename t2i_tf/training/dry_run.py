@@ -54,7 +54,7 @@ def _table(name: str, network) -> list[str]:
 
 def _activation_megabytes(session: Session) -> float:
     """Sum over all tensors of one replica's step, before memory is reused."""
-    replicas = session.strategy.num_replicas_in_sync
+    replicas = session.strategy.num_replicas_in_sync // session.team.count
 
     def share(spec):
         return tf.TensorSpec([spec.shape[0] // replicas, *spec.shape[1:]], spec.dtype)

@@ -20,7 +20,7 @@ from t2i_tf.data import pipeline, records, sampling, text
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import alignment, evaluate, score_file
 from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
-from t2i_tf.training import caches, callbacks, run_folder
+from t2i_tf.training import caches, callbacks, devices, run_folder
 from t2i_tf.training.best import BestWeights
 from t2i_tf.training.trainers import trainer as make_trainer
 
@@ -38,7 +38,8 @@ SCORED_IMAGES = 256
 class Outcome:
     """What a call of `run` did."""
 
-    run_dir: Path
+    run_dir: Path | None
+    """None in a worker that is not the chief."""
     step: int
     steps: int
     interrupted: bool = False
@@ -46,33 +47,6 @@ class Outcome:
     """It ended before `steps`, since its scores got no better."""
     best: str = ""
     """The best score and its step, where the run keeps its weights."""
-
-
-def strategy(devices: str | None) -> tf.distribute.Strategy:
-    """MirroredStrategy on the named devices, on all GPUs, or on the CPU."""
-    if devices is None:
-        return (
-            tf.distribute.MirroredStrategy()
-            if tf.config.list_physical_devices("GPU")
-            else (tf.distribute.MirroredStrategy(["CPU:0"]))
-        )
-    names = devices.split(",")
-    known = {f"{d.device_type}:{d.name.rsplit(':', 1)[-1]}" for d in tf.config.list_logical_devices()}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError(
-            f"--devices={devices}: there is no {', '.join(unknown)}; this machine has {', '.join(sorted(known))}"
-        )
-    return tf.distribute.MirroredStrategy(names)
-
-
-def check_batch(batch_size: int, replicas: int) -> None:
-    """Raises UserError when the global batch cannot be dealt out evenly; papers may pair a replica's rows."""
-    if replicas > 1 and batch_size % (2 * replicas):
-        raise UserError(
-            f"--batch_size={batch_size} does not divide evenly, in pairs, over {replicas} devices: give a multiple of "
-            f"{2 * replicas}"
-        )
 
 
 def data_context(split: records.Split, words: list[str], text_dim: int | None) -> papers.Context:
@@ -95,12 +69,15 @@ class Session:
     def __init__(self, training: TrainConfig, given: dict):
         """`given` are the hyperparameters that the user set."""
         self.training = training
-        hyperparameters = papers.resolve(training.paper, **given)
+        fields = {field.name for field in dataclasses.fields(papers.get(training.paper).Hyperparameters)}
+        hyperparameters = papers.resolve(training.paper, **devices.with_jit(training, given, fields))
         self.hyperparameters = hyperparameters
         self.dataset = records.Dataset.open(training.data_dir)
         self.split = self._training_split()
-        self.strategy = strategy(training.devices)
-        check_batch(hyperparameters.batch_size, self.strategy.num_replicas_in_sync)
+        self.strategy = devices.strategy(training.devices)
+        self.team = devices.Team(self.strategy)
+        replicas = self.strategy.num_replicas_in_sync
+        devices.check_batch(hyperparameters.batch_size, replicas, training.accumulate)
         self.text_encoder = self._loaded_text_encoder()
         self.published = self._published_embeddings()
         self.vocabulary_run = self._vocabulary_run()
@@ -109,14 +86,17 @@ class Session:
         checksum = self.dataset.manifest["splits"][self.split.name]["index"]["sha256"]
         self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
         keras.utils.set_random_seed(training.seed)
-        with self.strategy.scope():
+        with self.strategy.scope(), devices.computing_in(training.precision):
             self.recipe = papers.get(training.paper).Recipe(hyperparameters, context)
             self.steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images)
-            self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch)
+            execution = devices.execution(training, self.recipe, replicas)
+            self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch, execution)
         self.vocabulary = words if self.recipe.request.text == "words" else None
         self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
+        self.steps -= self.steps % training.steps_per_execution
         self.selection = getattr(self.recipe, "selection", None)
         self.sample_every = training.sample_every or (self.steps_per_epoch if self.selection else SAMPLE_EVERY)
+        self.sample_every = -(-self.sample_every // training.steps_per_execution) * training.steps_per_execution
         self._check_data()
 
     def _training_split(self) -> records.Split:
@@ -195,7 +175,15 @@ class Session:
         return None if self.published is None else self.published.shape[-1]
 
     def batches(self, start_step: int) -> tf.data.Dataset:
-        """The training stream from a step on. Computes what frozen networks say of the data, once."""
+        """The training stream from a step on. Computes what frozen networks say of the data, once: the chief does."""
+        if not self.team.chief:
+            self.team.wait()
+        stream = self._batches(start_step)
+        if self.team.chief:
+            self.team.wait()
+        return self.team.distributed(stream, self.hyperparameters.batch_size)
+
+    def _batches(self, start_step):
         request, embeddings, features, annotations = self.recipe.request, self.published, None, None
         if request.text == "embedding" and self.text_encoder is not None:
             embeddings = caches.caption_embeddings(self.text_encoder, self.split)
@@ -228,6 +216,7 @@ class Session:
             character_rule=getattr(self.hyperparameters, "character_rule", "lower_zero"),
             vocabulary=self.vocabulary,
             box_crop=self.training.box_crop,
+            share=(self.team.index, self.team.count),
         )
 
     def live_run(self) -> Run:
@@ -237,70 +226,101 @@ class Session:
 
 
 def run(training: TrainConfig, given: dict) -> Outcome:
-    """Trains, or goes on training, until `steps`. Ctrl-C or SIGTERM saves and returns.
+    """Trains, or goes on training, until `steps`. Ctrl-C or SIGTERM saves and returns, of many workers in all.
 
     Args:
         given: hyperparameters of the paper that the user set, by name.
 
-    Raises UserError for settings or data that do not fit, a run folder in use, and non-finite losses.
+    Raises UserError for settings or data that do not fit, a run folder in use, non-finite losses, and when another
+    worker is gone.
     """
     if training.deterministic:
         tf.config.experimental.enable_op_determinism()
-    session = Session(training, given)
-    run_dir = run_folder.find(session.config)
-    lock = run_folder.Lock(run_dir)
-    try:
-        return _train(session, run_dir)
-    finally:
-        lock.release()
+    with devices.told_when_lost():
+        session = Session(training, given)
+        if not session.team.chief:
+            return _train(session, None)
+        run_dir = run_folder.find(session.config)
+        lock = run_folder.Lock(run_dir)
+        try:
+            return _train(session, run_dir)
+        finally:
+            lock.release()
 
 
-def _train(session: Session, run_dir: Path) -> Outcome:
-    training, trainer = session.training, session.trainer
-    keeper = checkpoints.Keeper(run_dir, trainer, training.keep_checkpoints)
-    with session.strategy.scope():
-        start = keeper.restore()
-        if not start:
-            _load_pretrained(session)
-            if trainer.average is not None:
-                trainer.average.restart()
+def _train(session: Session, run_dir: Path | None) -> Outcome:
+    """A worker that is not the chief has no run folder: it takes the chief's state, trains along and writes nothing."""
+    training, trainer, team = session.training, session.trainer, session.team
+    keeper = checkpoints.Keeper(run_dir, trainer, training.keep_checkpoints) if team.chief else None
+    if team.chief and not keeper.restore():  # outside the strategy's scope, where a new variable is a matter of all
+        _load_pretrained(session)
+        if trainer.average is not None:
+            trainer.average.restart()
+    team.take_from_chief(trainer.state)
+    start = int(trainer.step.numpy())
     if start >= session.steps:
         return Outcome(run_dir, start, session.steps)
-    best = BestWeights(run_dir, session.selection, training.patience) if session.selection else None
-    if best and best.exhausted:
-        return Outcome(run_dir, start, session.steps, stopped=True, best=str(best))
+    if (session.steps - start) % training.steps_per_execution:
+        raise UserError(
+            f"the run stands at step {start}, from which --steps_per_execution={training.steps_per_execution} does not "
+            f"lead to step {session.steps}: give another number for it"
+        )
+    best = BestWeights(run_dir, session.selection, training.patience) if team.chief and session.selection else None
+    if team.any(best is not None and best.exhausted)[0]:
+        return Outcome(run_dir, start, session.steps, stopped=True, best=str(best or ""))
+    stop_on, together = callbacks.StopOnNonFinite(start, training.log_every), callbacks.Together(start, team)
+    beside = [callbacks.KeepFreedMemory(start), stop_on]
+    if team.chief:
+        writer = _open_folder(session, run_dir, start)
+        beside += _recorders(session, run_dir, start, keeper, writer, best)
+    stream = session.batches(start)
+    interrupted = False
+    asked = together.ask if team.count > 1 else _as_interrupt
+    previous = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        trainer.fit(
+            stream,
+            epochs=1,
+            steps_per_epoch=session.steps - start,
+            verbose=0,
+            shuffle=False,
+            callbacks=[*beside, together],
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+        stop_on.check()
+        if team.chief:
+            keeper.save()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if team.chief:
+            writer.close()
+    team.wait()  # for what the chief still writes: a worker that ends ends all
+    stopped, kept = team.any(best is not None and best.exhausted)[0], str(best) if best and best.step else ""
+    return Outcome(run_dir, int(trainer.step.numpy()), session.steps, interrupted, stopped, kept)
+
+
+def _open_folder(session: Session, run_dir: Path, start: int):
+    """Writes what rebuilds the run, and returns the writer of its events."""
     run_folder.write(session.config, run_dir)
     write_vocabulary(run_dir, session.vocabulary)
     if session.text_encoder is not None and not (run_dir / TEXT_ENCODER / "config.json").exists():
         session.text_encoder.save(run_dir / TEXT_ENCODER)
     if start:
         logging.info("resuming %s at step %d", run_dir, start)
-    writer = tf.summary.create_file_writer(str(run_dir / "events"))
-    stop_on = callbacks.StopOnNonFinite(start, training.log_every)
-    beside = [
-        callbacks.KeepFreedMemory(start),
-        stop_on,
+    return tf.summary.create_file_writer(str(run_dir / "events"))
+
+
+def _recorders(session: Session, run_dir: Path, start: int, keeper, writer, best: BestWeights | None) -> list:
+    """The callbacks that write to the run folder."""
+    training, batch_size = session.training, session.hyperparameters.batch_size
+    return [
         callbacks.Checkpoints(start, training.checkpoint_every, keeper),
-        callbacks.Scalars(start, training.log_every, writer, session.hyperparameters.batch_size),
+        callbacks.Scalars(start, training.log_every, writer, batch_size),
         callbacks.Periodic(start, session.sample_every, _Observer(session, run_dir, writer, best)),
-        callbacks.StatusLine(
-            start, session.steps, session.steps_per_epoch, session.hyperparameters.batch_size, run_dir / "log"
-        ),
+        callbacks.StatusLine(start, session.steps, session.steps_per_epoch, batch_size, run_dir / "log"),
     ]
-    stream = session.batches(start)
-    interrupted = False
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        trainer.fit(stream, epochs=1, steps_per_epoch=session.steps - start, verbose=0, shuffle=False, callbacks=beside)
-    except KeyboardInterrupt:
-        interrupted = True
-        stop_on.check()
-        keeper.save()
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        writer.close()
-    stopped, kept = best is not None and best.exhausted, str(best) if best and best.step else ""
-    return Outcome(run_dir, int(trainer.step.numpy()), session.steps, interrupted, stopped, kept)
 
 
 def _load_pretrained(session: Session) -> None:

@@ -342,3 +342,18 @@ def test_views_are_all_pictures_in_order_and_fixed_cuts(splits, view):
         image, _ = stored(split, number)
         vertical, horizontal = CORNERS[view % 5]
         np.testing.assert_array_equal(found, by_pil(image, 64, 76, vertical, horizontal, view >= 5))
+
+
+def test_shares_of_workers_are_the_batch_of_one(blossoms):
+    split = records.Dataset.open(blossoms).split("train")
+    request = BatchRequest(
+        image_sizes=(32,), wrong_images=True, text="words", words=4
+    )  # longer captions are drawn from
+    vocabulary = split.dataset.manifest["vocabulary"]
+
+    def batch(**share):
+        return next(iter(pipeline.batches(split, request, 8, start_step=3, vocabulary=vocabulary, **share)))
+
+    shares = [batch(share=(worker, 4)) for worker in range(4)]
+    together = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *shares)
+    equal(together, batch())

@@ -1,10 +1,12 @@
 """Trains a paper for three steps on one or more logical CPU devices and writes every variable and what
 the last step logged: a process of its own, since two MirroredStrategies with collectives do not live in one.
+With TF_CONFIG it is one worker of several, each with as many devices.
 
 usage: replica_worker.py PAPER REPLICAS DATA_DIR RUN_DIR OUT.npz [--setting=value ...]
 """
 
 import ast
+import os
 import sys
 
 import numpy as np
@@ -22,15 +24,14 @@ def main(paper, replicas, data_dir, run_dir, out, *settings):
     for setting in settings:
         name, value = setting.removeprefix("--").split("=", 1)
         given[name] = ast.literal_eval(value)
-    text_encoder_run = given.pop("text_encoder_run", None)
     training = TrainConfig(
         paper=paper,
         data_dir=data_dir,
         run_dir=run_dir,
-        text_encoder_run=text_encoder_run,
         steps=3,
-        devices=",".join(f"CPU:{i}" for i in range(count)),
+        devices=None if "TF_CONFIG" in os.environ else ",".join(f"CPU:{i}" for i in range(count)),
         deterministic=True,
+        **{name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__},
     )
     session = loop.Session(training, given)
     history = session.trainer.fit(session.batches(0), epochs=1, steps_per_epoch=3, verbose=0, shuffle=False)
@@ -41,6 +42,7 @@ def main(paper, replicas, data_dir, run_dir, out, *settings):
     }
     logs = {f"logs/{name}": values[-1] for name, values in history.history.items()}
     np.savez(out, **variables, **logs)
+    session.team.wait()  # a worker that ends ends the others
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""One device with batch 8, two with 4 each: the same parameters and losses."""
+"""One device with batch 8, and two, four or two processes with shares of it: the same parameters and losses."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,39 +61,84 @@ def damsm_run(data_dir, tmp_path_factory):
     return loop.run(training, {name: ast.literal_eval(value) for name, value in given.items()}).run_dir
 
 
-@pytest.mark.parametrize(
-    "paper, more",
-    [
-        ("char_cnn_rnn", []),
-        ("gan_int_cls", ["--interpolation_type=2"]),
-        ("stackgan_v2", []),
-        ("damsm", []),
-        ("attngan", []),
-    ],
-    ids=["char_cnn_rnn", "gan_int_cls", "stackgan_v2", "damsm", "attngan"],
-)
-def test_two_replicas_equal_one(paper, more, data_dir, tmp_path, request):
-    if paper == "attngan":
-        more = [f"--damsm_run={str(request.getfixturevalue('damsm_run'))!r}"]
-    results = []
-    for replicas in (1, 2):
-        out = tmp_path / f"{replicas}.npz"
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(count)]
+        return [bound.getsockname()[1] for bound in sockets]
+
+
+def trained(paper, data_dir, tmp_path, more, replicas=1, workers=1):
+    """-> what each worker has after three steps, as arrays by name."""
+    ports, running, outs = free_ports(workers), [], []
+    for index in range(workers):
+        outs.append(tmp_path / f"{workers}x{replicas}-{index}.npz")
         worker = [sys.executable, str(Path(__file__).with_name("replica_worker.py")), paper, str(replicas)]
-        done = subprocess.run(
-            [*worker, str(data_dir), str(tmp_path / f"run{replicas}"), str(out), *SETTINGS[paper], *more],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cluster = {"worker": [f"localhost:{port}" for port in ports]}
+        config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        running.append(
+            subprocess.Popen(
+                [*worker, str(data_dir), str(tmp_path / "run"), str(outs[-1]), *SETTINGS[paper], *more],
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)}
+                | ({"TF_CONFIG": json.dumps(config)} if workers > 1 else {}),
+            )
         )
-        assert done.returncode == 0, done.stderr[-2000:]
-        results.append(np.load(out))
-    one, two = (dict(result) for result in results)
+    for process in running:
+        _, said = process.communicate(timeout=400)
+        assert process.returncode == 0, said[-2000:]
+    return [dict(np.load(out)) for out in outs]
+
+
+def assert_equal(one, many):
+    """The same parameters and losses, and as much gradient."""
     norms = [name for name in one if name.endswith("/gradient_norm")]
-    assert len(norms) == NETWORKS[paper]
     for name in norms:  # the global gradient is the mean of the replicas' own: no longer than they are on average
-        of_replicas = two.pop(name.replace("gradient_norm", "replica_gradient_norm"))
-        assert of_replicas >= one.pop(name) * (1 - 1e-5)
-    assert set(one) == set(two) and len(one) > 10
-    for name in one:
+        assert many[name.replace("gradient_norm", "replica_gradient_norm")] >= one[name] * (1 - 1e-5)
+    compared = set(one) - set(norms)
+    assert compared == {name for name in many if not name.endswith("replica_gradient_norm")} and len(compared) > 10
+    for name in compared:
         rtol = 1e-6 if name.startswith("logs/") else 0.0  # losses are large numbers, parameters are not
-        np.testing.assert_allclose(one[name], two[name], rtol=rtol, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(one[name], many[name], rtol=rtol, atol=1e-5, err_msg=name)
+    return norms
+
+
+PAPERS = {
+    "char_cnn_rnn": [],
+    "gan_int_cls": ["--interpolation_type=2"],
+    "stackgan_v2": [],
+    "damsm": [],
+    "attngan": [],
+}
+QUICK = {("damsm", 1, 4), ("damsm", 2, 1), ("gan_int_cls", 2, 1)}
+"""Paper, workers and replicas each, beside one worker with two."""
+
+
+def _cases():
+    for paper in PAPERS:
+        for workers, replicas in ((1, 2), (1, 4), (2, 1), (2, 2)):
+            marks = () if (workers, replicas) == (1, 2) or (paper, workers, replicas) in QUICK else pytest.mark.slow
+            yield pytest.param(paper, workers, replicas, marks=marks, id=f"{paper}-{workers}x{replicas}")
+
+
+@pytest.fixture(scope="module")
+def of_one(data_dir, tmp_path_factory, request):
+    """-> what a single replica has after three steps of a paper, and the flags it was given; trained once."""
+    found = {}
+
+    def call(paper):
+        if paper not in found:
+            more = [*PAPERS[paper]]
+            if paper == "attngan":
+                more += [f"--damsm_run={str(request.getfixturevalue('damsm_run'))!r}"]
+            found[paper] = trained(paper, data_dir, tmp_path_factory.mktemp(paper), more)[0], more
+        return found[paper]
+
+    return call
+
+
+@pytest.mark.parametrize("paper, workers, replicas", _cases())
+def test_many_replicas_and_workers_equal_one(paper, workers, replicas, of_one, data_dir, tmp_path):
+    one, more = of_one(paper)
+    for many in trained(paper, data_dir, tmp_path, more, replicas, workers):
+        assert len(assert_equal(one, many)) == NETWORKS[paper]
