@@ -209,7 +209,7 @@ class Recipe:
 
     kind = "gan"
     score_metrics = ("caption_fidelity", "diversity")
-    proven = ("precision",)
+    proven = ("mixed_bfloat16",)
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters

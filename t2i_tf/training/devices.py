@@ -96,11 +96,11 @@ def execution(training: TrainConfig, recipe, replicas: int) -> Execution:
         raise UserError(
             f"--jit=step: XLA compiles the step of one device, here are {replicas}: leave it out, or train on one"
         )
-    for flag, asked in (("precision", training.precision != "float32"), ("jit", training.jit == "step")):
-        if asked and flag not in getattr(recipe, "proven", ()):
+    for flag, usual in (("precision", ("float32",)), ("jit", (None, "none", "attention"))):
+        value = getattr(training, flag)
+        if value not in (*usual, *getattr(recipe, "proven", ())):
             raise UserError(
-                f"--{flag}={getattr(training, flag)} is not yet proven to train {training.paper} to the same loss: "
-                "leave the flag out"
+                f"--{flag}={value} is not yet proven to train {training.paper} to the same loss: leave the flag out"
             )
     reason = getattr(recipe, "whole_batch", None)
     if training.accumulate > 1 and reason:

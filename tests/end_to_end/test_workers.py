@@ -40,7 +40,7 @@ def start_both(data_dir, run_dir, logs):
 
 
 def wait_for_step(run_dir, step, workers):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while (newest(run_dir) or 0) < step:
         assert all(worker.poll() is None for worker in workers) and time.monotonic() < deadline
         time.sleep(0.05)
