@@ -144,7 +144,7 @@ def test_what_cannot_be_drawn_is_told_in_a_line(run, tmp_path, monkeypatch):
     folder = run("one", [(100, {})])
     options = TableConfig(run_dirs=(str(folder),), plot=str(tmp_path / "plot.png"))
     with pytest.raises(
-        UserError, match="--against=beauty: .*one has no such setting; it has attention, .*damsm_weight"
+        UserError, match="--against=beauty: .*one has no such setting; it has .*attention, .*damsm_weight"
     ):
         plots.plot(dataclasses.replace(options, against="beauty"))
     with pytest.raises(UserError, match="no score of a run among these"):

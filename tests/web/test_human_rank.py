@@ -368,7 +368,7 @@ def test_a_phone_has_buttons_and_needs_no_scrolling_sideways(sheets, visit):
     assert page.get_by_role("button", name=re.compile("Better: from rank 1 ")).is_disabled()
     assert page.get_by_role("button", name=re.compile("Worse: from rank 3 ")).is_disabled()
     box = page.locator("#pictures .move").first.bounding_box()
-    assert min(box["width"], box["height"]) >= 44
+    assert min(box["width"], box["height"]) > 43.9  # a finger, less rounding
     page.get_by_role("button", name="Keep this order").tap()
     ready(page, 2)
     assert votes(sheets).of("anna") == {0: ranked(sheets, 0, [c, a, b])}
