@@ -137,7 +137,7 @@ def _variant(label: str, name: str, cls_weight: float, interpolation_weight: flo
     weights = (f"--cls_weight={cls_weight:g}", f"--interpolation_weight={interpolation_weight:g}")
     flags = (READS_TEXT, *weights, "--nounweighted_interpolants")
     published = "GAN-INT-CLS" if label == "GAN-INT-CLS" else ""
-    return Row(label, Run(f"variants/{name}", "gan_int_cls", BLOSSOMS, 1800, 4, flags), published)
+    return Row(label, Run(f"variants/{name}", "gan_int_cls", BLOSSOMS, 1200, 3, flags), published)
 
 
 GAN, GAN_CLS, GAN_INT, GAN_INT_CLS = (
