@@ -41,18 +41,20 @@ class Subject:
         """`given` are the hyperparameters that the user set. Raises UserError for settings or data that do not fit."""
         began = time.perf_counter()
         self.options = options
-        self.hyperparameters = papers.resolve(options.paper, **given)
+        fields = {field.name for field in dataclasses.fields(papers.get(options.paper).Hyperparameters)}
+        self.hyperparameters = papers.resolve(options.paper, **devices.with_jit(options, given, fields))
         self.batch_size = self.hyperparameters.batch_size
         self.split = self._opened_split()
         self.context = self._context()
         keras.utils.set_random_seed(options.seed)
         self.strategy = devices.strategy(options.devices)
         self.replicas = self.strategy.num_replicas_in_sync
-        devices.check_batch(self.batch_size, self.replicas)
-        with self.strategy.scope():
+        devices.check_batch(self.batch_size, self.replicas, options.accumulate)
+        with self.strategy.scope(), devices.computing_in(options.precision):
             self.recipe = papers.get(options.paper).Recipe(self.hyperparameters, self.context)
             steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images if self.split else CUB_IMAGES)
-            self.trainer = make_trainer(self.recipe, options.seed, steps_per_epoch)
+            execution = devices.execution(options, self.recipe, self.replicas)
+            self.trainer = make_trainer(self.recipe, options.seed, steps_per_epoch, execution)
         self.request = self.recipe.request
         self.graph: tf.Graph | None = None
         self._iterator = None
