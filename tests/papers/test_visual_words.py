@@ -115,3 +115,11 @@ def test_a_run_of_another_paper_is_refused(tmp_path):
     hyperparameters = papers.resolve("damsm", **DAMSM, trunk_run=str(tmp_path))
     with pytest.raises(UserError, match="is a run of attngan: give one of --paper=visual_words"):
         _ = damsm.Recipe(hyperparameters, papers.Context(vocabulary_size=5)).pretrained
+
+
+def test_a_damsm_may_train_its_network_along(trained, blossoms, tmp_path):
+    training = TrainConfig(paper="damsm", data_dir=str(blossoms), run_dir=str(tmp_path / "damsm"), steps=2)
+    loop.run(training, {**DAMSM, "trunk_run": str(trained), "frozen_trunk": False})
+    theirs, ours = inference.load(trained), inference.load(tmp_path / "damsm")
+    pairs = zip(theirs.recipe.trunk.variables, ours.recipe.image_encoder.trunk.variables, strict=True)
+    assert not any(np.array_equal(a, b) for a, b in pairs), "statistics too"

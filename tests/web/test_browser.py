@@ -11,7 +11,6 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from random_runs import build
 
 from t2i_tf import inference
 from web.test_demo import served
@@ -32,14 +31,6 @@ QUIET = [
 NASTY = (
     """<script>document.title="hacked"</script><img src=x onerror="document.title='hacked'"> red ${1+1} {{value}} 🌼"""
 )
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("attngan", "show_attend_tell"):
-        build(name).save(folder / name)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-from random_runs import build
 
 from t2i_tf import export
 from t2i_tf.config import DemoConfig, ExportConfig
@@ -22,14 +20,14 @@ ROOT = Path(__file__).parents[2]
 CAPTION = """a "red" flower's $(touch hacked) `petals` & <b>blue</b>; \\n big 🌼 > round"""
 
 
-def shell(command, folder):
+def shell(command, runs):
     """Runs it where t2i-sample and python3 are those of this environment."""
     program = f't2i-sample() {{ "{sys.executable}" "{ROOT}/tools/sample.py" "$@"; }}\n'
     program += f'python3() {{ "{sys.executable}" "$@"; }}\n{command}'
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(["bash", "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", program], cwd=runs, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert not (folder / "hacked").exists()
+    assert not (runs / "hacked").exists()
     return done.stdout
 
 
@@ -40,27 +38,19 @@ def shown(result):
     return command, np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a folder of runs")
-    for name in ("attngan", "show_attend_tell"):
-        build(name).save(folder / name)
-    return folder
-
-
-def test_of_a_run_t2i_sample_makes_the_same_picture(folder):
-    options = DemoConfig(run_dir=str(folder / "attngan"), weights="raw")
+def test_of_a_run_t2i_sample_makes_the_same_picture(runs):
+    options = DemoConfig(run_dir=str(runs / "attngan"), weights="raw")
     made = models.load(options).draw(CAPTION, 5, 0.7)
     command, picture = shown(markup.drawn(made, commands.drawn(options, CAPTION, 5, 0.7), True))
     assert command.startswith("t2i-sample --run_dir='") and "--truncation=0.7 --weights=raw" in command
-    shell(command, folder)
-    (file,) = (folder / "samples").glob("001-*-seed5.png")
+    shell(command, runs)
+    (file,) = (runs / "samples").glob("001-*-seed5.png")
     np.testing.assert_array_equal(np.asarray(Image.open(file)), picture)
 
 
-def test_of_an_export_python_makes_the_same_pictures(folder):
-    out = folder / "exported"
-    list(export.export(ExportConfig(run_dir=str(folder / "attngan"), out=str(out))))
+def test_of_an_export_python_makes_the_same_pictures(runs):
+    out = runs / "exported"
+    list(export.export(ExportConfig(run_dir=str(runs / "attngan"), out=str(out))))
     options = DemoConfig(saved_model=str(out))
     painter = models.load(options)
     command, picture = shown(
@@ -68,19 +58,19 @@ def test_of_an_export_python_makes_the_same_pictures(folder):
     )
     between = painter.between((CAPTION, "a blue flower"), 3, 2, 1.0)
     way = commands.between(options, between.captions, 3, 2, 1.0)
-    shell(f"{command}\n{way}", folder)
-    np.testing.assert_array_equal(np.asarray(Image.open(folder / "picture.png")), picture)
-    row = np.asarray(Image.open(folder / "between.png"))
+    shell(f"{command}\n{way}", runs)
+    np.testing.assert_array_equal(np.asarray(Image.open(runs / "picture.png")), picture)
+    row = np.asarray(Image.open(runs / "between.png"))
     np.testing.assert_array_equal(row, np.concatenate(between.pictures, axis=1))
 
 
-def test_of_a_captioner_it_describes_the_same(folder):
+def test_of_a_captioner_it_describes_the_same(runs):
     name = 'my, "red" picture.png'
     shades = np.random.default_rng(1).uniform(0, 255, [4, 4, 3]).astype(np.uint8)
-    Image.fromarray(shades).resize((40, 32), Image.Resampling.BICUBIC).save(folder / name)
-    options = DemoConfig(run_dir=str(folder / "show_attend_tell"))
-    caption = " ".join(models.load(options).describe(folder / name).words)
-    assert f"{name}: {caption}\n" in shell(commands.described(options, name), folder)
+    Image.fromarray(shades).resize((40, 32), Image.Resampling.BICUBIC).save(runs / name)
+    options = DemoConfig(run_dir=str(runs / "show_attend_tell"))
+    caption = " ".join(models.load(options).describe(runs / name).words)
+    assert f"{name}: {caption}\n" in shell(commands.described(options, name), runs)
 
 
 def test_what_is_as_usual_is_not_said():

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_runs import build
 
 from t2i_tf import cli, inference
 from t2i_tf.config import DemoConfig
@@ -45,14 +44,6 @@ def served(**options):
         finally:
             stop.set()
             served.result(60)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("attngan", "show_attend_tell"):
-        build(name).save(folder / name)
-    return folder
 
 
 @pytest.fixture(scope="module")
