@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """A folder, with blanks in its name, that holds the runs attngan and show_attend_tell. Tests may write beside these, not in them."""
+    """A folder with blanks in its name and the runs attngan and show_attend_tell; tests write beside them alone."""
     from tests.random_runs import build
 
     folder = tmp_path_factory.mktemp("a folder of runs")
