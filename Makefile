@@ -24,7 +24,7 @@ demo: $(VENV)/installed
 	$(BIN)/t2i-sample --run_dir=$(DEMO)/gan_int_cls --out=$(DEMO)/pictures
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

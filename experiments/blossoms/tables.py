@@ -1,5 +1,5 @@
-"""What is trained, scored and compared, as data. Minutes are those expected alone on 2 CPU cores; seeds are 0 unless
-said otherwise."""
+"""What is trained, scored and compared, as data. Minutes are those expected alone on 2 CPU cores; seeds are those of
+the presets unless said otherwise."""
 
 from __future__ import annotations
 

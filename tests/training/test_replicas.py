@@ -110,7 +110,7 @@ PAPERS = {
     "damsm": [],
     "attngan": [],
 }
-QUICK = {("damsm", 1, 4), ("damsm", 2, 1), ("gan_int_cls", 2, 1)}
+QUICK = {("damsm", 2, 1)}
 """Paper, workers and replicas each, beside one worker with two."""
 
 
