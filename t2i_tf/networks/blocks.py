@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from t2i_tf.networks import replicas
-from t2i_tf.networks.convolutions import Convolution, UpsampledConvolution
+from t2i_tf.networks.convolutions import Convolution, TransposedConvolution, UpsampledConvolution
 
 LEAKY_SLOPE = 0.2
 
@@ -126,11 +126,8 @@ def convolution(
     return Convolution(filters, kernel, stride, initializer(), name=name)
 
 
-def upsampling_convolution(filters: int, name: str | None = None) -> keras.layers.Conv2DTranspose:
-    """Transposed convolution 4x4, stride 2, without bias: doubles the size."""
-    return keras.layers.Conv2DTranspose(
-        filters, 4, 2, padding="same", use_bias=False, kernel_initializer=conv_initializer(), name=name
-    )
+def transposed_convolution(filters: int, first: bool = False, name: str | None = None) -> TransposedConvolution:
+    return TransposedConvolution(filters, first, conv_initializer(), name=name)
 
 
 def flat(maps: tf.Tensor) -> tf.Tensor:

@@ -30,7 +30,7 @@ from t2i_tf.networks.blocks import (
     convolution,
     flat,
     leaky_relu,
-    upsampling_convolution,
+    transposed_convolution,
 )
 from t2i_tf.papers import BatchRequest, Context
 
@@ -85,29 +85,27 @@ class Generator(keras.Model):
         g = width
 
         self.text_projection = TorchDense(text_projection, name="text_projection")
-        self.project = keras.layers.Conv2DTranspose(
-            8 * g, 4, use_bias=False, kernel_initializer=conv_initializer(), name="project"
-        )
+        self.project = transposed_convolution(8 * g, first=True, name="project")
         self.project_norm = BatchNormalization(name="project_norm")
         self.residual_4 = BottleneckResidual(8 * g, 2 * g, tf.nn.relu, activate_sum=not large, name="residual_4")
         self.residual_4_second = (
             BottleneckResidual(8 * g, 2 * g, tf.nn.relu, name="residual_4_second") if large else None
         )
         self.upsample_8, self.norm_8 = (
-            upsampling_convolution(4 * g, name="upsample_8"),
+            transposed_convolution(4 * g, name="upsample_8"),
             BatchNormalization(name="norm_8"),
         )
         self.residual_8 = BottleneckResidual(4 * g, g, tf.nn.relu, activate_sum=not large, name="residual_8")
         self.residual_8_second = BottleneckResidual(4 * g, g, tf.nn.relu, name="residual_8_second") if large else None
         self.upsample_16, self.norm_16 = (
-            upsampling_convolution(2 * g, name="upsample_16"),
+            transposed_convolution(2 * g, name="upsample_16"),
             BatchNormalization(name="norm_16"),
         )
         self.upsample_32, self.norm_32 = (
-            upsampling_convolution(g, name="upsample_32"),
+            transposed_convolution(g, name="upsample_32"),
             BatchNormalization(name="norm_32"),
         )
-        self.to_image = upsampling_convolution(3, name="to_image")
+        self.to_image = transposed_convolution(3, name="to_image")
 
     def features(self, z, text, training=False) -> dict:
         """All that parity tests look at: text_code [B,nt], h4 [B,4,4,8g], h8 [B,8,8,4g], image."""

@@ -177,9 +177,9 @@ def test_convolutions_pad_as_torch_does(kernel, stride, size):
     np.testing.assert_allclose(y, theirs.numpy().transpose(0, 2, 3, 1), atol=1e-5)
 
 
-def test_upsampling_convolution_doubles_as_torch_does():
+def test_transposed_convolution_doubles_as_torch_does():
     torch = pytest.importorskip("torch")
-    layer = blocks.upsampling_convolution(3)
+    layer = blocks.transposed_convolution(3)
     x = RNG.normal(size=(2, 4, 4, 5)).astype(np.float32)
     y = layer(x)
     assert y.shape == (2, 8, 8, 3) and len(layer.weights) == 1

@@ -1,5 +1,6 @@
 """Every form of a convolution gives what the plain one gives, and its gradients."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -44,6 +45,29 @@ def test_upsampling_inside_a_convolution(form, shape):
     same(form, plain_upsampled, normal(*shape), normal(3, 3, shape[-1], 5))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 3, 2), (1, 2, 2, 3), (3, 3, 5, 4), (2, 4, 4, 6)])
+def test_a_transposed_convolution_by_taps(shape):
+    def plain(maps, kernel):
+        _, height, width, _ = maps.shape
+        return tf.nn.conv2d_transpose(maps, kernel, [tf.shape(maps)[0], 2 * height, 2 * width, 5], 2, "SAME")
+
+    same(convolutions._transposed_by_taps, plain, normal(*shape), normal(4, 4, 5, shape[-1]))
+
+
+@pytest.mark.parametrize("side, first", [(1, True), (2, False), (4, False), (8, False)])
+def test_the_transposed_layer_is_that_of_keras(side, first):
+    layer = convolutions.TransposedConvolution(5, first, dtype="float64")
+    plain = keras.layers.Conv2DTranspose(
+        5, 4, *((1, "valid") if first else (2, "same")), use_bias=False, dtype="float64"
+    )
+    maps = normal(2, side, side, 3)
+    layer.build(maps.shape), plain.build(maps.shape)
+    plain.kernel.assign(layer.kernel)
+    found, wanted = layer(maps), plain(maps)
+    assert layer.compute_output_shape(maps.shape) == found.shape
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("kernel, stride", [(4, 2), (3, 1), (1, 1), (3, 2)])
 @pytest.mark.parametrize("side", [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (8, 8)])
 def test_a_product_of_patches(monkeypatch, kernel, stride, side):
@@ -74,6 +98,8 @@ def test_what_the_sizes_choose(monkeypatch):
         assert "Conv2D" in operations(convolutions.Convolution(512, 4, 2), 16, 16, 256)
         assert "Conv2DBackpropInput" in operations(convolutions.UpsampledConvolution(3), *large)
         assert ("Conv2D" in operations(convolutions.UpsampledConvolution(3), *small)) == gpu
+        assert ("Conv2DBackpropInput" in operations(convolutions.TransposedConvolution(3), 4, 4, 2)) == gpu
+        assert "Conv2DBackpropInput" in operations(convolutions.TransposedConvolution(3), 8, 8, 2)
     assert "Conv2D" in operations(convolutions.Convolution(512, 4, 2), None, None, 256), "sizes known when it runs"
 
 
