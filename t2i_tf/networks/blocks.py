@@ -13,7 +13,12 @@ import keras
 import tensorflow as tf
 
 from t2i_tf.networks import replicas
-from t2i_tf.networks.convolutions import Convolution, TransposedConvolution, UpsampledConvolution
+from t2i_tf.networks.convolutions import (
+    Convolution,
+    TransposedConvolution,
+    UpsampledConvolution,
+    folds,
+)
 
 LEAKY_SLOPE = 0.2
 
@@ -106,6 +111,14 @@ class BatchNormalization(keras.layers.Layer):
             n = tf.cast(tf.size(maps) / maps.shape[-1] * replicas.count(), tf.float32)
             variance *= n / tf.maximum(n - 1.0, 1.0)
         return y, mean, variance
+
+    def folded(self, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What a convolution's kernel [...,C] and bias [C] are for its output to be that of this layer behind it,
+        outside training."""
+        kernel = tf.convert_to_tensor(kernel)
+        scale = self.gamma.value * tf.math.rsqrt(self.moving_variance.value + self.epsilon)
+        offset = self.beta.value - self.moving_mean.value * scale
+        return kernel * tf.cast(scale, kernel.dtype), tf.cast(offset, kernel.dtype)
 
     def _normalised(self, x, gamma, beta, mean, variance):
         scale = gamma * tf.math.rsqrt(variance + self.epsilon)
@@ -263,8 +276,17 @@ class GatedConvolution(keras.layers.Layer):
         self.conv = convolution(2 * filters, initializer=orthogonal(), name="conv")
         self.norm = BatchNormalization(activation=glu, name="norm")
 
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.norm.build(self.conv.compute_output_shape(input_shape))
+
     def call(self, x, training=False):
-        return self.norm(self.conv(x), training=training)
+        if training or not folds(self.conv, x):
+            return self.norm(self.conv(x), training=training)
+        # Value and gate by convolutions of their own: the library adds offsets and takes the sigmoid as it convolves.
+        (value, gate), offsets = (tf.split(weights, 2, axis=-1) for weights in self.norm.folded(self.conv.kernel))
+        value = tf.nn.bias_add(self.conv.convolution_op(x, value), offsets[0])
+        return value * tf.sigmoid(tf.nn.bias_add(self.conv.convolution_op(x, gate), offsets[1]))
 
 
 class GatedResidual(keras.layers.Layer):
@@ -275,8 +297,16 @@ class GatedResidual(keras.layers.Layer):
         self.gated = GatedConvolution(filters, name="gated")
         self.conv, self.norm = orthogonal_convolution(filters, 3, name="conv"), BatchNormalization(name="norm")
 
+    def build(self, input_shape):
+        for layer in (self.gated, self.conv, self.norm):  # all keep the shape
+            layer.build(input_shape)
+
     def call(self, x, training=False):
-        return x + self.norm(self.conv(self.gated(x, training=training)), training=training)
+        y = self.gated(x, training=training)
+        if training or not folds(self.conv, x):
+            return x + self.norm(self.conv(y), training=training)
+        kernel, offset = self.norm.folded(self.conv.kernel)
+        return x + tf.nn.bias_add(self.conv.convolution_op(y, kernel), offset)
 
 
 class LeakyConvolution(keras.layers.Layer):

@@ -7,6 +7,8 @@ Times are of float32 on 2 CPU cores, forward and backward; on a GPU only `Upsamp
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -27,6 +29,15 @@ library at batch 64, in a sixth at batch 1 (forward alone); 8x8x512 would take 1
 
 def _on_cpu() -> bool:
     return not tf.config.list_physical_devices("GPU")
+
+
+def folds(convolution: keras.layers.Conv2D, maps: tf.Tensor) -> bool:
+    """Whether the scale of a batch norm behind this convolution of these maps [B,H,W,C] is better multiplied into the
+    kernel: on a CPU, whose library adds offsets and activates as it convolves, where the kernel is smaller than the
+    maps that it makes of a picture. (AttnGAN at published width draws in 0.86 of the time, eight pictures at a time.)
+    """
+    made = convolution.compute_output_shape(maps.shape)[1:]
+    return None not in made and _on_cpu() and math.prod(convolution.kernel.shape) <= math.prod(made)
 
 
 def _convolved(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:

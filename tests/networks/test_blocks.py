@@ -1,9 +1,11 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2i_tf.networks import blocks
+from t2i_tf.networks import blocks, convolutions
 
 RNG = np.random.default_rng(7)
 SHAPES = [(4, 5, 3, 6), (1, 4, 4, 2), (1, 2, 1, 3), (8, 5), (2, 3)]
@@ -289,3 +291,22 @@ def test_a_head_without_bias_scores_each_picture():
     features = tf.constant(RNG.normal(size=(2, 4, 4, 3)), tf.float32)
     np.testing.assert_allclose(head(features), features.numpy().sum(axis=(1, 2, 3)), rtol=1e-4, atol=1e-4)
     assert len(head.variables) == 1
+
+
+@pytest.mark.parametrize("side", [1, 4, 5, 32])
+@pytest.mark.parametrize(
+    "gated", [blocks.GatedConvolution, partial(blocks.GatedConvolution, upsample=True), blocks.GatedResidual]
+)
+def test_a_folded_norm_gives_the_same_maps(monkeypatch, gated, side):
+    """Outside training; a kernel of 288 or 576 weights a filter is folded at 32x32 places, not at 4x4."""
+    layer, maps = gated(16, name="layer"), tf.constant(RNG.normal(size=(2, side, side, 16)), tf.float32)
+    layer(maps)
+    for weight in layer.weights:
+        weight.assign(
+            RNG.uniform(0.5, 1.5, weight.shape) if "variance" in weight.path else RNG.normal(size=weight.shape)
+        )
+    found = tf.function(layer)(maps)
+    asked = []
+    monkeypatch.setattr(blocks, "folds", lambda *given: asked.append(convolutions.folds(*given)))
+    np.testing.assert_allclose(found, layer(maps), rtol=1e-4, atol=1e-4)
+    assert asked == [side == 32] * len(asked) and asked
