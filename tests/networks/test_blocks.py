@@ -308,5 +308,5 @@ def test_a_folded_norm_gives_the_same_maps(monkeypatch, gated, side):
     found = tf.function(layer)(maps)
     asked = []
     monkeypatch.setattr(blocks, "folds", lambda *given: asked.append(convolutions.folds(*given)))
-    np.testing.assert_allclose(found, layer(maps), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, layer(maps), rtol=1e-5, atol=1e-5)
     assert asked == [side == 32] * len(asked) and asked
