@@ -182,7 +182,7 @@ STAGE1_TABLE = Table(
 )
 
 STACKGAN = Run("stackgan/stackgan", "stackgan2", BLOSSOMS_256, 1200, 10, (READS_TEXT, ("--stage1_run={}", STAGE1)))
-STACKGAN_V2 = Run("stackgan/stackgan_v2", "stackgan_v2", BLOSSOMS_128, 2500, 22, (READS_TEXT,))
+STACKGAN_V2 = Run("stackgan/stackgan_v2", "stackgan_v2", BLOSSOMS_128, 1500, 13, (READS_TEXT,))
 
 STACKGAN_TABLE = Table(
     name="stackgan",
