@@ -58,6 +58,11 @@ def option_type(field: dataclasses.Field, owner: type) -> tuple[type, bool]:
     return kind, False
 
 
+def real_path(path: str) -> str:
+    """A path in full, links resolved; an address such as gs://bucket/set is one already."""
+    return path if "://" in path else os.path.realpath(path)
+
+
 def validate(config) -> None:
     """Checks required fields, choices and smallest numbers. Raises UserError naming the flag."""
     for field in dataclasses.fields(config):
@@ -115,6 +120,12 @@ class PrepareConfig:
     embeddings: str | None = option(None, "folder with the authors' char-CNN-RNN embedding pickles to attach")
     seed: int = option(0, "seed of everything that is drawn or split at random")
     workers: int | None = option(None, "parallel processes (default: one a core)")
+    part: str | None = option(
+        None,
+        "2/8: write only the second eighth, on one of eight machines that share the folder; the command that finishes "
+        "last joins all (default: every part that no other command is at)",
+    )
+    part_images: int = option(10_000, "pictures of a part, which a killed command may lose and begins with again")
     shard_megabytes: int = option(64, "size of one TFRecord file in megabytes")
     quality: int = option(95, "JPEG quality of stored pictures that had to be re-encoded, 1 to 100")
 
@@ -525,7 +536,7 @@ class RunConfig:
         kept = {f.name for f in dataclasses.fields(TrainConfig) if f.metadata["identity"]}
         training = {k: v for k, v in dataclasses.asdict(self.training).items() if k in kept}
         for name in ("data_dir", "init_from", "text_encoder_run"):
-            training[name] = os.path.realpath(training[name]) if training[name] else None
+            training[name] = real_path(training[name]) if training[name] else None
         return {
             "data": {"data_checksum": self.data_checksum},
             "training": training,

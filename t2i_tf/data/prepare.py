@@ -1,11 +1,13 @@
-"""A source -> a data set folder: read, check, convert in parallel, write beside, rename.
+"""A source -> a data set folder: read, check, convert in parts and in parallel, write beside, join, rename.
 
-What is written depends on the source and the options alone, never on the number of processes. The folder appears whole
-or not at all: everything is written to `<data_dir>.partial-<pid>`, dataset.json last, and renamed.
+What is written depends on the source and the options alone, never on the number of processes or machines, nor on how
+often they were stopped. The folder appears whole or not at all: everything is written to `<data_dir>.partial` (see
+`parts`), dataset.json last, and renamed. Of the pictures only their positions in the source are held.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -18,8 +20,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +29,9 @@ import numpy as np
 import PIL
 
 import t2i_tf
-from t2i_tf.data import pickles, records, sources
+from t2i_tf.data import parts, pickles, records, sources
 from t2i_tf.data.images import BadImage, StorageRules, StoredImage, start_worker, store, store_all
+from t2i_tf.data.parts import Part, Work
 from t2i_tf.data.sources import Example, Source, some
 from t2i_tf.data.text import TEXT_LENGTH, words
 from t2i_tf.errors import UserError
@@ -38,24 +41,28 @@ if TYPE_CHECKING:
 
 _OPTIONS = (
     "source", "source_dir", "image_size", "crop", "resize", "resample", "quality", "split", "subset", "captions",
-    "allow_missing", "num_images", "seed", "shard_megabytes", "embeddings",
+    "allow_missing", "num_images", "seed", "shard_megabytes", "part_images", "embeddings",
 )  # fmt: skip
 """The options that decide what is written; the others say where and how fast."""
 
 _CHUNK = 16  # pictures sent to a worker at once
 _SAMPLE = 16  # pictures encoded beforehand to estimate the disk need
+_NAMED = 5  # pictures that a note names
 _EMBEDDING_BYTES = 4 * 1024  # of one caption
 _PAIR = "\ufffd\ufffd"  # some of Reed's captions have this in place of a blank
 
 
-def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None = None) -> Path | None:
     """Writes the data set that `options` describe and returns its folder.
 
-    A folder that holds just that data set already is left alone. `progress(done, total)` is called after each picture;
-    by default it keeps a line on stderr.
+    A folder that holds just that data set already is left alone. Goes on from the parts that earlier commands finished,
+    and leaves those alone that other commands are at; with `options.part` it writes only its share. Returns None when
+    parts of others are then still unfinished: the command that finishes the last one joins them. `progress(done,
+    total)` is called after each picture; by default it keeps a line on stderr.
 
-    Raises UserError when the folder holds anything else, when sources are incomplete or pictures cannot be read (all
-    are named; `options.allow_missing` leaves them out), or when the disk is or would be full. Nothing is then left.
+    Raises UserError when the folder holds anything else, or other options were begun with; when sources are incomplete
+    or pictures cannot be read (all are named; `options.allow_missing` leaves them out), or when the disk is or would be
+    full. The data set is then not there; finished parts are kept, and the same command goes on from them.
     """
     folder = _folder(options)
     if options.source in sources.WITHOUT_CAPTIONS:
@@ -64,35 +71,54 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
     for name in ("source_dir", "embeddings"):
         if resolved[name] is not None:
             resolved[name] = os.path.realpath(resolved[name])
+    work = Work(folder)
+    if work.is_joined:
+        with _written(work), suppress(FileNotFoundError):  # another command may be quicker
+            work.finish()
     if _is_there(folder, resolved):
         print(f"{options.data_dir} is there already, prepared with the same options: nothing to do")
         return Path(options.data_dir)
 
     source = sources.get(options.source).read(options)
     examples, notes = _checked(source, options)
+    outline = _Outline.of(examples)
+    all_parts = parts.cut(outline.positions, options.part_images)
+    shared = parts.share(all_parts, options.part)
     rules = StorageRules(**{name: resolved[name] for name in ("image_size", "crop", "resize", "resample", "quality")})
     if options.embeddings is not None:
-        for split, positions in _by_split(examples).items():
+        for split, positions in outline.positions.items():
             path = Path(options.embeddings, split, "filenames.pickle")
             pickles.published_rows(path, [examples[position].name for position in positions])
-    _check_disk(folder, examples, rules, with_embeddings=options.embeddings is not None)
+    left = [part for part in all_parts if _finished(work, part, options) is None]
+    _check_disk(folder, examples, left, rules, with_embeddings=options.embeddings is not None)
+    if _is_there(folder, resolved):  # by another command, while this one read the source
+        return Path(options.data_dir)
 
-    with _written_beside(folder) as partial:
-        classes = sorted({example.class_name for example in examples} - {None})
-        with closing(_stored(examples, rules, options.workers, progress or ProgressLine())) as stored:
-            written = _write_splits(partial, stored, classes, options)
-        if bad := written.bad:
-            line = f"{len(bad):,} pictures cannot be used: {some([f'{name} ({why})' for name, why in bad], 20)}"
-            if not options.allow_missing or not written.splits:
-                raise UserError(f"{line}. Replace them, or leave them out with --allow_missing")
-            notes.append(f"left out: {line}")
-        for change, names in sorted(written.changes.items()):
-            notes.append(f"{change}: {len(names):,} pictures ({some(names)})")
-        manifest = _manifest(options, resolved, source, written, classes, source.notes + notes)
-        if options.embeddings is not None:
-            manifest["embeddings"] = _attach_embeddings(partial, options.embeddings, written)
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-        (partial / records.MANIFEST).write_text(text, encoding="utf-8")
+    with _written(work):
+        try:
+            work.begin(_identity(resolved, outline))
+            if len(left) < len(all_parts):
+                print(f"going on: {len(all_parts) - len(left):,} of {len(all_parts):,} parts are finished")
+            _write_parts(work, shared, examples, outline.classes, rules, options, progress or ProgressLine())
+            finished = [_finished(work, part, options) for part in all_parts]
+            if None in finished:
+                bad = [bad for record in map(work.record, shared) if record for bad in record["bad"]]
+                if bad and not options.allow_missing:
+                    raise UserError(f"{_cannot_be_used(bad)}. Replace them, or leave them out with --allow_missing")
+                count = len(finished) - finished.count(None)
+                print(f"{count:,} of {len(finished):,} parts are finished; who finishes the last one joins them")
+                return None
+            with work.claimed() as ours:
+                if not ours:
+                    print("all parts are finished, and another command is joining them")
+                    return None
+                manifest = _join(work, all_parts, finished, source, outline, notes, options, resolved)
+                work.finish()
+        except FileNotFoundError:
+            if not _is_there(folder, resolved):
+                raise
+            print(f"{options.data_dir} is there: another command has joined the parts")
+            return Path(options.data_dir)
     _summarise(options.data_dir, manifest)
     return Path(options.data_dir)
 
@@ -155,14 +181,19 @@ def _folder(options: PrepareConfig) -> Path:
         raise UserError(f"--quality={options.quality}: JPEG quality is 1 to 100")
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers={options.workers}: give 1 or more")
-    if options.shard_megabytes < 1:
-        raise UserError(f"--shard_megabytes={options.shard_megabytes}: give 1 or more")
+    for name in ("shard_megabytes", "part_images"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name}={getattr(options, name)}: give 1 or more")
+    parts.share((), options.part)
     if options.subset is not None and options.source != "imagenet":
         raise UserError(f"--subset={options.subset}: only --source=imagenet has subsets; leave the flag out")
     if options.split.startswith("karpathy") and options.source not in sources.WITH_KARPATHY_SPLITS:
         having = ", ".join(sorted(sources.WITH_KARPATHY_SPLITS))
         raise UserError(f"--split={options.split}: only {having} have these splits; leave the flag out")
-    return Path(os.path.realpath(options.data_dir))
+    folder = Path(os.path.realpath(options.data_dir))
+    if folder.name.endswith(records.PARTIAL):
+        raise UserError(f"--data_dir={options.data_dir}: unfinished work is called so; choose another name")
+    return folder
 
 
 def _is_there(folder: Path, resolved: Mapping) -> bool:
@@ -175,13 +206,7 @@ def _is_there(folder: Path, resolved: Mapping) -> bool:
             f"--data_dir={folder} exists and is not a data set (no {records.MANIFEST}; half-written, or something "
             "else): remove it or choose another"
         )
-    written = manifest.get("options", {})
-    differing = [
-        f"{name}={written.get(name)} (asked for: {value})"
-        for name, value in resolved.items()
-        if written.get(name) != value
-    ]
-    if differing:
+    if differing := parts.differences(manifest.get("options", {}), resolved):
         raise UserError(
             f"--data_dir={folder} holds a data set prepared with other options: {', '.join(differing)}; remove it or "
             "choose another"
@@ -198,7 +223,9 @@ def _checked(source: Source, options: PrepareConfig) -> tuple[Sequence[Example],
     tally: Counter = Counter()
     problems = sources.Problems()
     usable = source.examples
-    if options.captions == "none":
+    if options.source in sources.WITHOUT_CAPTIONS:
+        pass
+    elif options.captions == "none":
         if any(example.captions for example in usable):
             usable = [replace(example, captions=()) for example in usable]
     else:
@@ -220,25 +247,55 @@ def _checked(source: Source, options: PrepareConfig) -> tuple[Sequence[Example],
     return usable, notes
 
 
-def _by_split(examples: Sequence[Example]) -> dict[str, Sequence[int]]:
-    """-> positions of the examples of each split, train first and test last."""
-    groups: dict[str, array] = {}
-    for position, example in enumerate(examples):
-        groups.setdefault(example.split, array("q")).append(position)
-    return {split: groups[split] for split in sorted(groups, key=lambda s: (s != "train", s == "test", s))}
+@dataclass(frozen=True)
+class _Outline:
+    """What one look at every example tells."""
+
+    positions: dict[str, Sequence[int]]
+    """Of the examples of each split, train first and test last."""
+    classes: list[str]
+    sha256: str
+    """Of all that is known of the examples without reading pictures."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> _Outline:
+        groups: dict[str, array] = {}
+        classes: set[str | None] = set()
+        digest = hashlib.sha256()
+        for position, example in enumerate(examples):
+            groups.setdefault(example.split, array("q")).append(position)
+            classes.add(example.class_name)
+            known = (example.split, example.name, example.captions, example.class_name, example.box, example.attributes)
+            digest.update(repr(known).encode())
+        order = sorted(groups, key=lambda split: (split != "train", split == "test", split))
+        return cls({split: groups[split] for split in order}, sorted(classes - {None}), digest.hexdigest())
 
 
-def _check_disk(folder: Path, examples: Sequence[Example], rules: StorageRules, with_embeddings: bool) -> None:
-    """Raises UserError when an estimate from a few pictures does not fit on the disk."""
-    sample = [examples[position] for position in range(0, len(examples), -(-len(examples) // _SAMPLE))]
+def _identity(resolved: Mapping, outline: _Outline) -> dict:
+    """What all who write parts of one data set must agree on. Whether bad pictures are left out is asked at its end."""
+    kept = {name: value for name, value in resolved.items() if name != "allow_missing"}
+    return {**kept, "examples": outline.sha256, **_made_with()}
+
+
+def _made_with() -> dict[str, str]:
+    return {"t2i_tf": t2i_tf.__version__, "pillow": PIL.__version__}
+
+
+def _check_disk(
+    folder: Path, examples: Sequence[Example], left: Sequence[Part], rules: StorageRules, with_embeddings: bool
+) -> None:
+    """Raises UserError when an estimate from a few pictures of the parts that are left does not fit on the disk."""
+    positions = list(itertools.chain.from_iterable(_spread(part.positions) for part in _spread(left)))
+    sample = [examples[position] for position in _spread(positions)]
     stored = [store(example.image, example.box, rules) for example in sample]
     sizes = [len(picture.jpeg) for picture in stored if isinstance(picture, StoredImage)]
     if not sizes:
         return
-    needed = len(examples) * sum(sizes) / len(sizes)
-    needed += sum(200 + 2 * sum(map(len, example.captions)) for example in examples)
+    of_captions = sum(200 + 2 * sum(map(len, example.captions)) for example in sample)
     if with_embeddings:
-        needed += sum(len(example.captions) for example in examples) * _EMBEDDING_BYTES
+        of_captions += sum(len(example.captions) for example in sample) * _EMBEDDING_BYTES
+    of_one = sum(sizes) / len(sizes) + of_captions / len(sample)
+    needed = of_one * sum(len(part.positions) for part in left)
     parent = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(parent).free
     if needed > free:
@@ -248,127 +305,201 @@ def _check_disk(folder: Path, examples: Sequence[Example], rules: StorageRules, 
         )
 
 
+def _spread(items: Sequence) -> Sequence:
+    """A few of them, evenly spread."""
+    return items[:: max(1, -(-len(items) // _SAMPLE))]
+
+
 @contextmanager
-def _written_beside(folder: Path) -> Iterator[Path]:
-    """A new folder that becomes `folder` when the block ends well, and vanishes when it does not."""
-    partial = folder.with_name(f"{folder.name}{records.PARTIAL}{os.getpid()}")
+def _written(work: Work) -> Iterator[None]:
+    """Tells in one line what keeps the work from being written."""
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a dead process that had our number
-        partial.mkdir(parents=True)
-        yield partial
-        os.rename(partial, folder)
+        yield
     except OSError as error:
         raise UserError(
-            f"--data_dir={folder} cannot be written ({error.strerror or error}): make room or choose another; "
-            "nothing was left behind"
+            f"--data_dir={work.target} cannot be written ({error.strerror or error}): make room or choose another; the "
+            f"same command goes on from the parts that are finished in {work.folder.name}"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _stored(
-    examples: Sequence[Example], rules: StorageRules, workers: int | None, progress: Callable[[int, int], None]
-) -> Iterator[tuple[Example, StoredImage | BadImage]]:
-    """Every example in order of split with its stored picture."""
+def _finished(work: Work, part: Part, options: PrepareConfig) -> dict | None:
+    """What is known of a finished part. One with bad pictures is not finished as long as they must not be left out."""
+    record = work.record(part)
+    return record if record and (options.allow_missing or not record["bad"]) else None
+
+
+def _write_parts(
+    work: Work,
+    shared: Sequence[Part],
+    examples: Sequence[Example],
+    classes: Sequence[str],
+    rules: StorageRules,
+    options: PrepareConfig,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Writes those parts that are not finished and that nobody else is at."""
+    class_ids = {name: number for number, name in enumerate(classes)}
+    left = [part for part in shared if _finished(work, part, options) is None]
+    done, total = 0, sum(len(part.positions) for part in left)
+    with _storing(rules, options.workers, total) as stored:
+        for part in left:
+            with work.claimed(part) as ours:
+                if not ours or _finished(work, part, options) is not None:
+                    total -= len(part.positions)
+                    continue
+                with work.written(part) as folder:
+                    of_part = (examples[position] for position in part.positions)
+                    record = _Record(folder, part.split, classes, options.shard_megabytes * 1_000_000)
+                    with record.writer:
+                        for example, picture in stored(of_part):
+                            record.add(example, picture, class_ids.get(example.class_name, -1))
+                            done += 1
+                            progress(done, total)
+                        parts.save(folder, record.close())
+
+
+class _Record:
+    """Writes the pictures of a part, and what is to be known of them when parts are joined."""
+
+    def __init__(self, folder: Path, split: str, classes: Sequence[str], shard_bytes: int):
+        self.writer = records.SplitWriter(folder, split, shard_bytes)
+        self._split, self._classes = split, classes
+        self._bad: list[tuple[str, str]] = []
+        self._changes: dict[str, tuple[int, list[str]]] = {}
+        self._words: Counter = Counter()
+        self._caption_counts: set[int] = set()
+
+    def add(self, example: Example, picture: StoredImage | BadImage, class_id: int) -> None:
+        if isinstance(picture, BadImage):
+            self._bad.append((example.image if isinstance(example.image, str) else example.name, picture.reason))
+            return
+        record = records.serialize(
+            picture.jpeg, picture.height, picture.width, example.captions, class_id, example.name, picture.box,
+            example.attributes,
+        )  # fmt: skip
+        self.writer.write(record, class_id, example.captions, example.name, picture.box)
+        self._caption_counts.add(len(example.captions))
+        if self._split == "train":
+            self._words.update(itertools.chain.from_iterable(map(words, example.captions)))
+        _count(self._changes, {change: (1, [example.name]) for change in picture.changes})
+
+    def close(self) -> dict:
+        return {
+            "split": self._split,
+            "entry": self.writer.close(self._classes),
+            "caption_counts": sorted(self._caption_counts),
+            "words": self._words,
+            "changes": self._changes,
+            "bad": self._bad,
+        }
+
+
+def _count(changes: dict[str, tuple[int, list[str]]], more: Mapping[str, tuple[int, list[str]]]) -> None:
+    """Adds to how many pictures were changed, and to the first of their names, by change."""
+    for change, (count, names) in more.items():
+        before, first = changes.get(change, (0, []))
+        changes[change] = (before + count, (first + names)[:_NAMED])
+
+
+_Stored = Iterator[tuple[Example, StoredImage | BadImage]]
+
+
+@contextmanager
+def _storing(rules: StorageRules, count: int | None, pictures: int) -> Iterator[Callable[[Iterator[Example]], _Stored]]:
+    """`store` for the examples of an iterator, in order, by processes for so many pictures: one a core unless `count`
+    says how many, none where one would do."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ordered = (examples[position] for positions in _by_split(examples).values() for position in positions)
-    workers = min(workers or cores, -(-len(examples) // _CHUNK))
-    for done, pair in enumerate(_in_processes(ordered, rules, workers), 1):
-        progress(done, len(examples))
-        yield pair
-
-
-def _in_processes(
-    examples: Iterator[Example], rules: StorageRules, workers: int
-) -> Iterator[tuple[Example, StoredImage | BadImage]]:
-    """`store` for each example, in order, a few chunks ahead of who takes them."""
-    if workers == 1:
-        for example in examples:
-            yield example, store(example.image, example.box, rules)
+    count = min(count or cores, -(-pictures // _CHUNK))
+    if count <= 1:
+        yield lambda examples: ((example, store(example.image, example.box, rules)) for example in examples)
         return
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=start_worker)
     try:
-        waiting: deque = deque()
-        while chunk := list(itertools.islice(examples, _CHUNK)):
-            pictures = [(example.image, example.box) for example in chunk]
-            waiting.append((chunk, executor.submit(store_all, pictures, rules)))
-            if len(waiting) > 4 * workers:
-                yield from _results(*waiting.popleft())
-        while waiting:
-            yield from _results(*waiting.popleft())
+        yield lambda examples: _in_processes(examples, rules, executor, ahead=4 * count)
     except BrokenProcessPool:
         raise UserError("a worker process was killed, perhaps for memory: try again with --workers=1") from None
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _results(
-    chunk: Sequence[Example], future: Future[list[StoredImage | BadImage]]
-) -> Iterator[tuple[Example, StoredImage | BadImage]]:
+def _in_processes(
+    examples: Iterator[Example], rules: StorageRules, executor: ProcessPoolExecutor, ahead: int
+) -> _Stored:
+    """So many chunks ahead of who takes them."""
+    waiting: deque = deque()
+    while chunk := list(itertools.islice(examples, _CHUNK)):
+        pictures = [(example.image, example.box) for example in chunk]
+        waiting.append((chunk, executor.submit(store_all, pictures, rules)))
+        if len(waiting) > ahead:
+            yield from _results(*waiting.popleft())
+    while waiting:
+        yield from _results(*waiting.popleft())
+
+
+def _results(chunk: Sequence[Example], future: Future[list[StoredImage | BadImage]]) -> _Stored:
     return zip(chunk, future.result(), strict=True)
 
 
-@dataclass
-class _Written:
-    """What was written, less the examples themselves: there may be millions."""
-
-    splits: dict[str, dict] = field(default_factory=dict)
-    """Manifest entry of each."""
-    names: dict[str, list[str]] = field(default_factory=dict)
-    """Of the records of each split, in order, as are `caption_counts`."""
-    caption_counts: dict[str, Sequence[int]] = field(default_factory=dict)
-    training_words: Counter = field(default_factory=Counter)
-    changes: dict[str, list[str]] = field(default_factory=dict)
-    """Names of the pictures, by change."""
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    """Pictures that could not be used, with the reason."""
+def _cannot_be_used(bad: Sequence[tuple[str, str]]) -> str:
+    return f"{len(bad):,} pictures cannot be used: {some([f'{name} ({why})' for name, why in bad], 20)}"
 
 
-def _write_splits(
-    partial: Path,
-    stored: Iterator[tuple[Example, StoredImage | BadImage]],
-    classes: Sequence[str],
+def _join(
+    work: Work,
+    all_parts: Sequence[Part],
+    finished: Sequence[Mapping],
+    source: Source,
+    outline: _Outline,
+    notes: Sequence[str],
     options: PrepareConfig,
-) -> _Written:
-    """After a bad picture that must not be left out nothing more is written, only looked for."""
-    class_ids = {name: number for number, name in enumerate(classes)}
-    written = _Written()
-    for split, group in itertools.groupby(stored, key=lambda pair: pair[0].split):
-        names, counts = [], array("i")
-        with records.SplitWriter(partial, split, options.shard_megabytes * 1_000_000) as writer:
-            for example, picture in group:
-                if isinstance(picture, BadImage):
-                    name = example.image if isinstance(example.image, str) else example.name
-                    written.bad.append((name, picture.reason))
-                elif not written.bad or options.allow_missing:
-                    class_id = class_ids.get(example.class_name, -1)
-                    record = records.serialize(
-                        picture.jpeg, picture.height, picture.width, example.captions, class_id, example.name,
-                        picture.box, example.attributes,
-                    )  # fmt: skip
-                    writer.write(record, class_id, example.captions, example.name, picture.box)
-                    names.append(example.name)
-                    counts.append(len(example.captions))
-                    if split == "train":
-                        written.training_words.update(itertools.chain.from_iterable(map(words, example.captions)))
-                    for change in picture.changes:
-                        written.changes.setdefault(change, []).append(example.name)
-            entry = writer.close(classes)
-        if names:
-            written.splits[split], written.names[split], written.caption_counts[split] = entry, names, counts
-    return written
+    resolved: Mapping,
+) -> dict:
+    """Writes what the data set has beside its shards, dataset.json last, and returns that."""
+    pieces: dict[str, list[tuple[Path, Mapping]]] = {}
+    words_of_training: Counter = Counter()
+    changes: dict[str, tuple[int, list[str]]] = {}
+    for part, record in zip(all_parts, finished, strict=True):
+        pieces.setdefault(part.split, []).append((work.path(part), record["entry"]))
+        words_of_training.update(record["words"])
+        _count(changes, record["changes"])
+    notes = [*source.notes, *notes]
+    if bad := [bad for record in finished for bad in record["bad"]]:
+        notes.append(f"left out: {_cannot_be_used(bad)}")
+    splits = {
+        split: records.join(work.folder, split, of_split)
+        for split, of_split in pieces.items()
+        if any(entry["images"] for _, entry in of_split)
+    }
+    if not splits:
+        raise UserError(f"{_cannot_be_used(bad)}. No other is there: replace them")
+    for change, (count, names) in sorted(changes.items()):
+        notes.append(f"{change}: {count:,} pictures ({_first(names, count)})")
+    counts = sorted({count for record in finished for count in record["caption_counts"]})
+    manifest = _manifest(options, resolved, source, splits, counts, words_of_training, outline.classes, notes)
+    if options.embeddings is not None:
+        manifest["embeddings"] = _attach_embeddings(work.folder, options.embeddings, splits)
+    beside = work.folder / f"{records.MANIFEST}.unfinished"
+    beside.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(work.folder / records.MANIFEST)
+    return manifest
+
+
+def _first(names: Sequence[str], count: int) -> str:
+    shown = ", ".join(names)
+    return shown if count == len(names) else f"{shown} and {count - len(names):,} more"
 
 
 def _manifest(
     options: PrepareConfig,
     resolved: Mapping,
     source: Source,
-    written: _Written,
+    splits: Mapping[str, Mapping],
+    caption_counts: Sequence[int],
+    frequency: Counter,
     classes: Sequence[str],
     notes: Sequence[str],
 ) -> dict:
-    counts = np.concatenate([np.asarray(counts) for counts in written.caption_counts.values()])
-    frequency = written.training_words
+    mean = sum(entry["captions"] for entry in splits.values()) / sum(entry["images"] for entry in splits.values())
     vocabulary = sorted(frequency, key=lambda word: (-frequency[word], word))
     return {
         "name": source.name,
@@ -380,28 +511,29 @@ def _manifest(
         "resample": options.resample,
         "quality": options.quality,
         "image_channels": 3,
-        "splits": written.splits,
+        "splits": dict(splits),
         "classes": list(classes),
         "vocabulary": vocabulary,
         "vocabulary_counts": [frequency[word] for word in vocabulary],
-        "captions_per_image": {"min": int(counts.min()), "max": int(counts.max()), "mean": float(counts.mean())},
+        "captions_per_image": {"min": caption_counts[0], "max": caption_counts[-1], "mean": mean},
         "source": source.info,
         "notes": list(notes),
         "seed": options.seed,
         "options": dict(resolved),
-        "made_with": {"t2i_tf": t2i_tf.__version__, "pillow": PIL.__version__},
+        "made_with": _made_with(),
     }
 
 
-def _attach_embeddings(partial: Path, folder: str, written: _Written) -> dict:
+def _attach_embeddings(folder: Path, published: str, splits: Mapping[str, Mapping]) -> dict:
     """Writes embeddings/published/<split>.npy, float32 [captions, dimensions] in record order -> manifest entry."""
     files = {}
-    (partial / "embeddings" / "published").mkdir(parents=True)
-    for split, names in written.names.items():
-        vectors = pickles.published_embeddings(folder, split, names, written.caption_counts[split])
-        path = partial / "embeddings" / "published" / f"{split}.npy"
+    (folder / "embeddings" / "published").mkdir(parents=True, exist_ok=True)
+    for split, entry in splits.items():
+        with np.load(folder / entry["index"]["file"], allow_pickle=False) as index:
+            vectors = pickles.published_embeddings(published, split, index["name"].tolist(), index["captions"].tolist())
+        path = folder / "embeddings" / "published" / f"{split}.npy"
         np.save(path, vectors)
-        files[split] = {**records.describe(path), "file": path.relative_to(partial).as_posix()}
+        files[split] = {**records.describe(path), "file": path.relative_to(folder).as_posix()}
     return {"published": {"dimensions": vectors.shape[1], "files": files}}
 
 

@@ -23,10 +23,11 @@ import hashlib
 import io
 import json
 import os
-import re
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -38,11 +39,14 @@ from t2i_tf.errors import UserError
 FORMAT = "t2i_tf records"
 VERSION = 1
 MANIFEST = "dataset.json"
-PARTIAL = ".partial-"
-"""`<data_dir>.partial-<pid>` is a data set being written; it is never read as one."""
+PARTIAL = ".partial"
+"""`<data_dir>.partial` is a data set being written; it is never read as one."""
 
 OPEN_SHARDS = 128
 """How many shards a split keeps open: a process may often have no more than 1024 open files."""
+
+BUCKET_READERS = 16
+"""Records of a batch that are read at once where the data set is in a bucket."""
 
 _HEADER, _FOOTER = 12, 4  # bytes of TFRecord framing before and after a record
 
@@ -158,7 +162,7 @@ class SplitWriter:
         counts = np.bincount(rows[:, 0], minlength=len(self._paths)).tolist()
         shards = []
         for number, (path, count) in enumerate(zip(self._paths, counts, strict=True)):
-            final = path.with_name(f"{self._split}-{number:05d}-of-{len(self._paths):05d}.tfrecord")
+            final = path.with_name(_shard_name(self._split, number, len(self._paths)))
             path.rename(final)
             shards.append({**describe(final), "records": count})
         index = self._folder / f"{self._split}.index.npz"
@@ -196,11 +200,85 @@ class SplitWriter:
             self._writer = None
 
 
+def _shard_name(split: str, number: int, count: int) -> str:
+    return f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+
+
+def join(folder: Path, split: str, pieces: Sequence[tuple[Path, Mapping]]) -> dict:
+    """Writes into `folder` the index of a split that was written in pieces, and returns its entry for the manifest.
+
+    `pieces` are (folder, entry that `SplitWriter.close` gave), in their order. Their shards, of whose names the entry
+    tells the new ones, are not touched. One piece at a time is in memory.
+    """
+    shards = [shard for _, entry in pieces for shard in entry["shards"]]
+    index = folder / f"{split}.index.npz"
+    with zipfile.ZipFile(index, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in ("shard", "offset", "length", "class", "captions", "name", "text"):
+            kinds, sizes = zip(*((column.dtype, column.size) for column in _columns(key, pieces)), strict=True)
+            kind = np.result_type(*kinds)
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+                header = {"descr": kind.str, "fortran_order": False, "shape": (sum(sizes),)}
+                np.lib.format.write_array_header_1_0(file, header)
+                for column in _columns(key, pieces):
+                    file.write(column.astype(kind).tobytes())
+    return {
+        **{key: sum(entry[key] for _, entry in pieces) for key in ("images", "captions", "boxes")},
+        "classes": sorted({name for _, entry in pieces for name in entry["classes"]}),
+        "shards": [{**shard, "file": _shard_name(split, i, len(shards))} for i, shard in enumerate(shards)],
+        "index": describe(index),
+    }
+
+
+def _columns(key: str, pieces: Sequence[tuple[Path, Mapping]]) -> Iterator[np.ndarray]:
+    """One column of the index of each piece, as it continues the pieces before."""
+    shards = captions = 0
+    for folder, entry in pieces:
+        with np.load(folder / entry["index"]["file"], allow_pickle=False) as index:
+            column = index[key]
+        if key == "shard":
+            column = column + np.int32(shards)
+        if key == "text" and captions and entry["captions"]:
+            column = np.concatenate([np.frombuffer(b"\n", np.uint8), column])
+        yield column
+        shards, captions = shards + len(entry["shards"]), captions + entry["captions"]
+
+
 class Dataset:
     """An open data set; make one with `Dataset.open`. `manifest` is the content of dataset.json."""
 
     def __init__(self, path: str, manifest: dict):
         self.path, self.manifest = path, manifest
+
+    @property
+    def cache(self) -> Path:
+        """Where what is computed of the data set is kept: in its folder, or for a bucket in the user's cache."""
+        if "://" not in self.path:
+            return Path(self.path) / "cache"
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(caches, "t2i_tf", hashlib.sha256(self.path.encode()).hexdigest()[:16])
+
+    def local(self, entry: Mapping) -> Path:
+        """The file of an entry of the manifest, on a local disk: one of a bucket is copied to the cache once.
+
+        Raises UserError when it cannot be.
+        """
+        if "://" not in self.path:
+            return Path(self.path, entry["file"])
+        path = self.cache / entry["sha256"] / Path(entry["file"]).name
+        if not path.is_file():
+            beside = path.with_name(f"{path.name}{PARTIAL}-{os.getpid()}")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                tf.io.gfile.copy(f"{self.path}/{entry['file']}", str(beside), overwrite=True)
+                beside.replace(path)
+            except (OSError, tf.errors.OpError) as error:
+                raise UserError(
+                    f"{self.path}/{entry['file']} cannot be copied to {path} ({error}): make room there, or set "
+                    "XDG_CACHE_HOME"
+                ) from None
+            finally:
+                beside.unlink(missing_ok=True)
+        return path
 
     @classmethod
     def open(cls, path: str | os.PathLike, verify: bool = False) -> Dataset:
@@ -212,9 +290,9 @@ class Dataset:
         path = os.fspath(path).rstrip("/")
         if not tf.io.gfile.isdir(path):
             raise UserError(f"{path}: no such data set folder; make one with t2i-prepare")
-        if re.search(re.escape(PARTIAL) + r"\d+$", path):
+        if path.endswith(PARTIAL):
             raise UserError(
-                f"{path} is the unfinished work of a t2i-prepare that was stopped: remove it, prepare again"
+                f"{path} is the unfinished work of a t2i-prepare, at work or stopped: the same command again goes on"
             )
         manifest = read_manifest(path)
         if manifest is None:
@@ -277,7 +355,14 @@ class Split:
             self._lengths[indices].tolist(),
             strict=True,
         )
-        return [self._file(shard).read(offset, length) for shard, offset, length in rows]
+        if "://" not in self.dataset.path:
+            return [self._file(shard).read(offset, length) for shard, offset, length in rows]
+        return list(self._readers.map(lambda row: self._file(row[0]).read(*row[1:]), rows))
+
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        """Read side by side from a bucket, where a single read waits long for its answer."""
+        return ThreadPoolExecutor(BUCKET_READERS)
 
     def captions(self) -> list[list[str]]:
         """The captions of every record, without reading the pictures."""

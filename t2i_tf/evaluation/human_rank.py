@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_tf.config import HumanRankConfig
+from t2i_tf.config import HumanRankConfig, real_path
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import score_file
 
@@ -126,7 +126,7 @@ def asked(options: HumanRankConfig) -> dict:
         for name in ("split", "num_captions", "per_class", "pictures_each", "seed", "weights", "checkpoint")
     }
     paths = {"data_dir": options.data_dir, "captions_file": options.captions_file}
-    found |= {name: os.path.realpath(path) for name, path in paths.items() if path}
+    found |= {name: real_path(path) for name, path in paths.items() if path}
     found |= {"run_dirs": [os.path.realpath(path) for path in options.run_dirs] or None}
     return {name: value for name, value in found.items() if value is not None}
 

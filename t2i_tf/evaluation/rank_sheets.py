@@ -138,7 +138,7 @@ def prepare(options: HumanRankConfig) -> str:
         [[secrets.token_hex(8) for _ in methods] for _ in captions],
         {"num_captions": len(captions) if from_file else NUM_CAPTIONS, **DEFAULTS, **given},
     )
-    partial = Path(f"{os.path.realpath(folder)}{records.PARTIAL}{os.getpid()}")
+    partial = Path(f"{os.path.realpath(folder)}{records.PARTIAL}-{os.getpid()}")
     try:
         (partial / PICTURES).mkdir(parents=True)
         _draw(sheets, makers, lines, partial / PICTURES)

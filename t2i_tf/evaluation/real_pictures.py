@@ -75,7 +75,7 @@ def _path(extractor, split, image_size, box_crop, count) -> Path:
     contents = json.dumps(split.dataset.manifest["splits"][split.name], sort_keys=True)
     how = (VERSION, KEPT_ROWS, contents, extractor.sha256, extractor.resize, extractor.size)
     key = hashlib.sha256(repr((*how, image_size, bool(box_crop), count)).encode()).hexdigest()[:16]
-    return Path(split.dataset.path) / "cache" / f"scores-{key}" / f"{split.name}.npz"
+    return split.dataset.cache / f"scores-{key}" / f"{split.name}.npz"
 
 
 def _read(path: Path) -> RealPictures | None:
@@ -91,8 +91,6 @@ def _read(path: Path) -> RealPictures | None:
 
 def _write(path: Path, found: RealPictures) -> None:
     """Without a place to write to the scores are as good, and the next ones take as long."""
-    if "://" in str(path):
-        return
     beside = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

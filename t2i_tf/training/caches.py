@@ -1,4 +1,4 @@
-"""What frozen networks say of the data, computed once and kept in the data set folder.
+"""What frozen networks say of the data, computed once and kept in the data set folder, or beside a bucket in ~/.cache.
 
 A cache is found under a hash of the network's weights, so a stale one cannot be used. It is written beside and renamed.
 """
@@ -26,7 +26,8 @@ def published_embeddings(split: records.Split) -> np.ndarray | None:
     """The authors' own sentence vectors float32 [all captions, D], where the data set was prepared with them."""
     if "embeddings" not in split.dataset.manifest:
         return None
-    return np.load(Path(split.dataset.path) / "embeddings" / "published" / f"{split.name}.npy", mmap_mode="r")
+    entry = split.dataset.manifest["embeddings"]["published"]["files"][split.name]
+    return np.load(split.dataset.local(entry), mmap_mode="r")
 
 
 def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what: str, kind=np.float32) -> np.ndarray:
@@ -54,7 +55,7 @@ def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what:
 
 
 def _path(kind: str, key: str, split: records.Split) -> Path:
-    return Path(split.dataset.path) / "cache" / f"{kind}-{key[:16]}" / f"{split.name}.npy"
+    return split.dataset.cache / f"{kind}-{key[:16]}" / f"{split.name}.npy"
 
 
 def caption_embeddings(run: Run, split: records.Split) -> np.ndarray:

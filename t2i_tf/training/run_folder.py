@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from t2i_tf.config import RunConfig, TrainConfig
+from t2i_tf.config import RunConfig, TrainConfig, real_path
 from t2i_tf.errors import UserError
 
 LOCK = "lock"
@@ -54,7 +54,7 @@ def find(config: RunConfig) -> Path:
         numbers.append(int(re.match(r"\d+", path.name).group()))
         if _holds(path, config):
             return path
-    data = os.path.basename(os.path.realpath(training.data_dir))
+    data = os.path.basename(real_path(training.data_dir))
     return runs / f"{max(numbers) + 1:05d}-{training.paper}-{data}-b{config.hyperparameters['batch_size']}"
 
 

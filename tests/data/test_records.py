@@ -151,6 +151,36 @@ def test_other_file_systems(folder):
     assert split.captions() == [row(i)["captions"] for i in range(20)]
 
 
+@pytest.mark.parametrize("bounds", [(0, 20), (0, 7, 20), (0, 1, 2, 5, 20), (0, 0, 20)])
+def test_pieces_are_joined(tmp_path, bounds):
+    """Record 0 has no caption, so a piece may have none; an empty piece has no shard."""
+    pieces = []
+    for number, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        path = tmp_path / f"piece {number}"
+        path.mkdir()
+        with records.SplitWriter(path, "train", 3000) as writer:
+            for fields in map(row, range(start, end)):
+                arguments = fields["class_id"], fields["captions"], fields["name"], fields["box"]
+                writer.write(records.serialize(**fields), *arguments)
+            pieces.append((path, writer.close(CLASSES)))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    entry = records.join(folder, "train", pieces)
+    assert (entry["images"], entry["captions"], entry["boxes"], entry["classes"]) == (20, 30, 7, CLASSES)
+    sources = [path / shard["file"] for path, of_piece in pieces for shard in of_piece["shards"]]
+    for source, shard in zip(sources, entry["shards"], strict=True):
+        source.rename(folder / shard["file"])
+    manifest = {"format": records.FORMAT, "version": 1, "splits": {"train": entry}}
+    (folder / "dataset.json").write_text(json.dumps(manifest))
+    split = records.Dataset.open(folder, verify=True).split("train")
+    whole = records.Dataset.open(write(tmp_path / "whole")).split("train")
+    assert split.read(np.arange(20)) == whole.read(np.arange(20))
+    assert (split.names, split.captions()) == (whole.names, whole.captions())
+    for key in ("class", "captions", "name", "text"):
+        assert split._index[key].dtype == whole._index[key].dtype
+        np.testing.assert_array_equal(split._index[key], whole._index[key])
+
+
 def test_no_captions_and_one_record(tmp_path):
     folder = write(tmp_path / "set", count=1)
     split = records.Dataset.open(folder).split("train")
@@ -190,7 +220,7 @@ def test_what_cannot_be_opened(folder, tmp_path):
         return str(caught.value)
 
     assert "no such data set folder" in refusal(tmp_path / "nothing")
-    partial = folder.rename(tmp_path / "set.partial-123")
+    partial = folder.rename(tmp_path / "set.partial")
     assert "unfinished" in refusal(partial)
     folder = partial.rename(folder)
 

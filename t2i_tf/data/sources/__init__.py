@@ -7,6 +7,7 @@ it finds wrong it gathers in a `Problems` and settles at once, so that one messa
 from __future__ import annotations
 
 import importlib
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,12 +155,25 @@ def evenly(examples: Sequence[Example], count: int | None) -> Sequence[Example]:
     """
     if count is None or count >= len(examples):
         return examples
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, array] = {}
     for position, example in enumerate(examples):
-        groups.setdefault(example.split, []).append(position)
+        groups.setdefault(example.split, array("q")).append(position)
     if count < len(groups):
         raise UserError(f"--num_images={count}: too few for the splits {', '.join(groups)}; give {len(groups)} or more")
     shares = {split: max(1, count * len(group) // len(examples)) for split, group in groups.items()}
     shares[max(groups, key=lambda split: len(groups[split]))] += count - sum(shares.values())
-    chosen = [group[i * len(group) // shares[split]] for split, group in groups.items() for i in range(shares[split])]
-    return [examples[position] for position in sorted(chosen)]
+    chosen = (group[i * len(group) // shares[split]] for split, group in groups.items() for i in range(shares[split]))
+    return _Some(examples, array("q", sorted(chosen)))
+
+
+class _Some(Sequence[Example]):
+    """The examples at some positions, made when they are asked for."""
+
+    def __init__(self, examples: Sequence[Example], positions: array):
+        self._examples, self._positions = examples, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[self._positions[index]]
