@@ -33,6 +33,7 @@ from t2i_tf import papers
 from t2i_tf.config import ExportConfig
 from t2i_tf.data import text
 from t2i_tf.data.images import margin_size
+from t2i_tf.data.orientation import upright
 from t2i_tf.errors import UserError
 from t2i_tf.inference import BATCH_SIZE, Run, load, to_uint8
 
@@ -447,8 +448,8 @@ class Encoding:
 def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
     """Bytes of JPEG or PNG files, string [B] -> uint8 [B,S,S,3] as `Run.prepared` makes them, and problems [B].
 
-    Equal to it where nothing is resized, else within rounding: Pillow rounds between rows and columns. What is no such
-    file gives a grey picture and a problem; a damaged one fails, as TensorFlow decodes it.
+    Turned upright by EXIF. Equal to it where nothing is resized, else within rounding: Pillow rounds between rows and
+    columns. What is no such file gives a grey picture and a problem; a damaged one fails, as TensorFlow decodes it.
     """
     size, context = run.recipe.request.image_sizes[-1], run.config.context
     margin = margin_size(size, context["stored_size"]) if context.get("stored_size") else size
@@ -457,7 +458,7 @@ def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
 
     def one(file):
         # Reads PNG too; this is how Pillow decodes, TensorFlow's own way differs by some levels.
-        picture = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
+        picture = upright(tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"), file)
         shape = tf.shape(picture)[:2]
         wanted = tf.fill([2], margin) if context.get("squashed") else shape * margin // tf.reduce_min(shape)
 

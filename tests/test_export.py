@@ -227,6 +227,19 @@ def test_pictures_of_any_size_are_prepared_as_by_the_live_run(tmp_path, sizes, s
     assert np.abs(made.numpy().astype(int) - live).max() <= 1 and problem.numpy() == b""
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_pictures_of_turned_cameras_are_prepared_as_by_the_live_run(tmp_path, kind):
+    run, upright = build("show_attend_tell"), Image.fromarray(export._example_pictures(1, 48)[0][:32])
+    files = [tmp_path / f"{way}.{kind.lower()}" for way in range(1, 9)]
+    for way, path in enumerate(files, 1):
+        noted = Image.Exif()
+        noted[0x0112] = way
+        upright.save(path, kind, exif=noted)
+    made, problem = export.decoded(tf.constant([path.read_bytes() for path in files]), run)
+    np.testing.assert_array_equal(made, run.prepared(files))
+    assert len({picture.tobytes() for picture in made.numpy()}) == 8 and not any(problem.numpy())
+
+
 def test_in_memory_is_what_an_export_is(exports):
     model, made = export.in_memory(exports.runs["attngan"]), exports.made["attngan"]["attend"]
     live = model.attend(tf.constant(CAPTIONS), tf.constant(SEEDS, tf.int64), tf.constant(0.8))
