@@ -57,8 +57,8 @@ def _tiff(file):
     def segment(at):
         marker, length = _number(data, at, 2), _number(data, at + 2, 2)
         following = at + tf.where(marker != 0xFFFF, 2 + length, 1)  # a marker may be filled up
-        is_exif = (marker == _APP1) & (_number(data, at + 4, 6) == _EXIF)
-        return tf.minimum(at + 10, size), tf.maximum(length - 8, 0), following, is_exif, (marker < 0xFF00) | (marker == _START_OF_SCAN)
+        is_exif, ends = (marker == _APP1) & (_number(data, at + 4, 6) == _EXIF), marker == _START_OF_SCAN
+        return tf.minimum(at + 10, size), tf.maximum(length - 8, 0), following, is_exif, ends | (marker < 0xFF00)
 
     def chunk(at):
         length, kind = _number(data, at, 4), _number(data, at + 4, 4)
