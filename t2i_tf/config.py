@@ -197,7 +197,29 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class SampleConfig:
+class LoadedConfig:
+    """Which weights of a run are loaded: options of the commands that use a trained run."""
+
+    weights: str = option(
+        "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
+    )
+    checkpoint: str = option(
+        "best",
+        "best: that of the best score, where the run chooses by one; newest: the last one",
+        choices=("best", "newest"),
+    )
+
+
+@dataclass(frozen=True)
+class CaptionedConfig:
+    """How a captioner searches for its words: options of the commands that may use one."""
+
+    beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
+    length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
+
+
+@dataclass(frozen=True)
+class SampleConfig(LoadedConfig, CaptionedConfig):
     """Draws pictures of captions with a trained run, or describes pictures with a captioner's."""
 
     run_dir: str = option(REQUIRED, "run folder to sample from")
@@ -244,26 +266,16 @@ class SampleConfig:
         "webp", "webp: all colours, small; gif: 256 colours, seen everywhere", choices=("webp", "gif")
     )
     interpolation_steps: int = option(8, "pictures along an interpolation, both ends included", minimum=2)
-    weights: str = option(
-        "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
-    )
-    checkpoint: str = option(
-        "best",
-        "best: that of the best score, where the run chooses by one; newest: the last one",
-        choices=("best", "newest"),
-    )
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
     single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
     images: tuple[str, ...] = option(
         (), "captioners: comma-separated picture files to describe (default: 8 pictures of the test split)"
     )
-    beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
-    length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
     captioner_run: str | None = option(None, "run folder of the captioner that reads pictures back (round_trip)")
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(LoadedConfig, CaptionedConfig):
     """Scores a trained run, or a folder of pictures; every score is a line of scores.jsonl there."""
 
     run_dir: str | None = option(None, "run folder to score")
@@ -302,18 +314,8 @@ class EvaluateConfig:
     num_images: int | None = option(
         None, "how many pictures to generate or read (default: 1,000; with --images all)", minimum=1
     )
-    weights: str = option(
-        "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
-    )
-    checkpoint: str = option(
-        "best",
-        "best: that of the best score, where the run chooses by one; newest: the last one",
-        choices=("best", "newest"),
-    )
     watch: bool = option(False, "score every checkpoint of the run, and each new one as it appears, until Ctrl-C")
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
-    beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)
-    length_normalised: bool = option(False, "choose captions by their cost a word, not by their whole cost")
     tokenization: str = option(
         "ptb",
         "tokens that captions are scored by: ptb (Penn Treebank, lower case, without punctuation; needs Java), words "
@@ -394,20 +396,12 @@ class HumanRankConfig:
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(LoadedConfig, CaptionedConfig):
     """Writes a trained run as a SavedModel that takes strings and needs nothing of this package."""
 
     run_dir: str = option(REQUIRED, "run folder to export")
     out: str = option(
         REQUIRED, "folder to write, new or empty; TensorFlow Serving wants a number below the model's name: flowers/1"
-    )
-    weights: str = option(
-        "best", "best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
-    )
-    checkpoint: str = option(
-        "best",
-        "best: that of the best score, where the run chooses by one; newest: the last one",
-        choices=("best", "newest"),
     )
     least_rows: int | None = option(
         None,
@@ -415,24 +409,14 @@ class ExportConfig:
         "depends on no neighbour); 32 is what t2i-sample does: right on any machine, and slow for single captions",
         choices=(1, 2, 4, 8, 16, 32),
     )
-    beam_size: int = option(1, "captioners: hypotheses kept while a caption is written; 1 is greedy", minimum=1)
-    length_normalised: bool = option(False, "captioners: choose captions by their cost a word")
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(LoadedConfig):
     """Serves a web page of a trained run: captions to pictures, or pictures to captions."""
 
     run_dir: str | None = option(None, "run folder to show; or give --saved_model")
     saved_model: str | None = option(None, "folder written by t2i-export, instead of --run_dir")
-    weights: str = option(
-        "best", "of --run_dir; best: EMA weights where the run keeps them, else raw", choices=("best", "ema", "raw")
-    )
-    checkpoint: str = option(
-        "best",
-        "of --run_dir; best: that of the best score, where the run chooses by one; newest: the last one",
-        choices=("best", "newest"),
-    )
     host: str = option("127.0.0.1", "address to listen at; 127.0.0.1 is this machine alone, 0.0.0.0 its whole network")
     port: int = option(7860, "port to listen at; if it is taken, the next free one; 0: any free one", minimum=0)
     requests_per_minute: int = option(

@@ -16,7 +16,11 @@ from random_runs import RUNS, build
 from t2i_tf import export, inference
 from t2i_tf.config import ExportConfig
 from t2i_tf.errors import UserError
-from t2i_tf.inference import BATCH_SIZE, Run, SeedDraw
+from t2i_tf.export import picture_files
+from t2i_tf.export.drawing import InGraphDraw
+from t2i_tf.export.rows import ROWS, agreeing_rows
+from t2i_tf.inference import BATCH_SIZE, Run
+from t2i_tf.inference.drawing import SeedDraw
 
 CAPTIONS = ["a red flower", "a big zorgly blue flower with Yellow petals", "", "花 花", "blue – petals! Émile"]
 SEEDS = [3, 4, 5, 2**31 + 1, 2**40]
@@ -26,7 +30,7 @@ GANS = [name for name in RUNS if name.startswith(("gan", "stackgan", "attngan"))
 def pictures(count, size=32):
     """PNG and JPEG files in turn, and what they show."""
     found = []
-    for number, picture in enumerate(export._example_pictures(count, size)):
+    for number, picture in enumerate(picture_files.example_pictures(count, size)):
         file = io.BytesIO()
         Image.fromarray(picture).save(file, ["PNG", "JPEG"][number % 2])
         found.append((file.getvalue(), np.asarray(Image.open(file).convert("RGB"))))
@@ -111,7 +115,7 @@ def exports(tmp_path_factory):
 def test_noise_in_a_graph_is_the_noise_of_t2i_sample(seeds):
     for kind in ("normal", "truncated_normal"):
         for name in ("z", "augmentation"):
-            draw = getattr(export.InGraphDraw(tf.constant(seeds, tf.int64)), kind)
+            draw = getattr(InGraphDraw(tf.constant(seeds, tf.int64)), kind)
             live = getattr(SeedDraw(seeds), kind)(name, 9) if seeds else np.zeros([0, 9])
             np.testing.assert_array_equal(tf.function(lambda d=draw, n=name: d(n, 9))(), live)
 
@@ -128,7 +132,7 @@ def test_pictures_are_those_of_the_live_run(exports, name):
         np.testing.assert_array_equal(exported[said], images)
         assert np.ptp(images) > 50, "pictures that show something"
     for row in set(range(5)) - set(said):
-        assert (made["all"]["images"][row] == export.GREY).all()
+        assert (made["all"]["images"][row] == picture_files.GREY).all()
     np.testing.assert_array_equal(made["one"]["images"], made["all"]["images"][1:2])
     for file, image in zip(made["png"]["png_bytes"], made["all"]["images"], strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), image)
@@ -180,7 +184,9 @@ def test_interpolation_is_that_of_the_live_run(exports):
     live = run.interpolate_text(CAPTIONS[0], CAPTIONS[1], 4, [3])[0]
     np.testing.assert_array_equal(made["path"]["images"], live)
     assert made["path"]["unknown_words"].tolist() == [b"", b"zorgly"]
-    assert (made["silent"]["images"] == export.GREY).all() and made["silent"]["problem"][1].startswith(b"the caption")
+    assert (made["silent"]["images"] == picture_files.GREY).all() and made["silent"]["problem"][1].startswith(
+        b"the caption"
+    )
 
 
 def test_captions_of_pictures_are_those_of_the_live_run(exports):
@@ -222,9 +228,22 @@ def test_pictures_of_any_size_are_prepared_as_by_the_live_run(tmp_path, sizes, s
     run.config.context.update(stored_size=stored, squashed=squashed)
     smooth = tf.image.resize(np.random.default_rng(3).uniform(0, 255, [4, 4, 3]), sizes).numpy().astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "picture.png")
-    made, problem = export.decoded(tf.constant([(tmp_path / "picture.png").read_bytes()]), run)
+    made, problem = picture_files.decoded(tf.constant([(tmp_path / "picture.png").read_bytes()]), run)
     live = run.prepared([tmp_path / "picture.png"])
     assert np.abs(made.numpy().astype(int) - live).max() <= 1 and problem.numpy() == b""
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_pictures_of_turned_cameras_are_prepared_as_by_the_live_run(tmp_path, kind):
+    run, upright = build("show_attend_tell"), Image.fromarray(picture_files.example_pictures(1, 48)[0][:32])
+    files = [tmp_path / f"{way}.{kind.lower()}" for way in range(1, 9)]
+    for way, path in enumerate(files, 1):
+        noted = Image.Exif()
+        noted[0x0112] = way
+        upright.save(path, kind, exif=noted)
+    made, problem = picture_files.decoded(tf.constant([path.read_bytes() for path in files]), run)
+    np.testing.assert_array_equal(made, run.prepared(files))
+    assert len({picture.tobytes() for picture in made.numpy()}) == 8 and not any(problem.numpy())
 
 
 def test_in_memory_is_what_an_export_is(exports):
@@ -255,7 +274,7 @@ def test_fewer_rows_pass_as_far_as_numbers_agree(exports, tmp_path):
     run_dir, out = exports.folder / "runs" / "stackgan_v2_without_text", tmp_path / "out"
     lines = list(export.export(ExportConfig(run_dir=str(run_dir), out=str(out))))
     least = json.loads((out / "assets.extra" / "export.json").read_text())["least_rows"]
-    assert least in export.ROWS and f"at least {least} at a time pass the networks" in lines[-2]
+    assert least in ROWS and f"at least {least} at a time pass the networks" in lines[-2]
 
 
 def test_saved_model_cli_shows_the_signatures(exports):
@@ -303,9 +322,9 @@ def test_an_export_that_differs_is_not_written(exports, tmp_path, monkeypatch):
 
 def test_rows_are_counted_from_which_on_results_agree():
     rows = (tf.range(32.0),)
-    assert export.agreeing_rows(lambda x: x * 2, rows) == 1
-    assert export.agreeing_rows(lambda x: x + tf.cast(tf.size(x) < 5, tf.float32), rows) == 8
-    assert export.agreeing_rows(lambda x: x + tf.cast(tf.size(x), tf.float32), rows) == 32
+    assert agreeing_rows(lambda x: x * 2, rows) == 1
+    assert agreeing_rows(lambda x: x + tf.cast(tf.size(x) < 5, tf.float32), rows) == 8
+    assert agreeing_rows(lambda x: x + tf.cast(tf.size(x), tf.float32), rows) == 32
 
 
 def test_runs_on_ready_made_embeddings_cannot_be_exported(exports, tmp_path):

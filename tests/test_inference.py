@@ -3,6 +3,7 @@ import pytest
 
 from t2i_tf import inference
 from t2i_tf.errors import UserError
+from t2i_tf.inference import paths
 
 CAPTIONS = [
     "this flower has five round violet petals and a dark yellow center",
@@ -91,7 +92,7 @@ def test_the_great_circle_keeps_the_length_and_steps_evenly():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 50))
     a, b = a / np.linalg.norm(a) * 7, b / np.linalg.norm(b) * 7
-    path = inference._great_circle(a, b, np.linspace(0, 1, 9))
+    path = paths.great_circle(a, b, np.linspace(0, 1, 9))
     np.testing.assert_allclose(np.linalg.norm(path, axis=1), 7)
     np.testing.assert_allclose(path[[0, -1]], [a, b], atol=1e-12)
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
@@ -102,12 +103,12 @@ def test_the_great_circle_keeps_the_length_and_steps_evenly():
 
 def test_the_great_circle_from_a_point_to_itself_stays_there():
     a = np.array([3.0, 4.0])
-    np.testing.assert_allclose(inference._great_circle(a, a, np.linspace(0, 1, 3)), [a] * 3)
+    np.testing.assert_allclose(paths.great_circle(a, a, np.linspace(0, 1, 3)), [a] * 3)
 
 
 def test_noise_between_seeds_has_the_length_of_its_ends(gan):
     a, b = gan.noise([3, 9])["z"]
-    lengths = np.linalg.norm(inference._great_circle(a, b, np.linspace(0, 1, 7)), axis=1)
+    lengths = np.linalg.norm(paths.great_circle(a, b, np.linspace(0, 1, 7)), axis=1)
     assert lengths.min() >= 0.95 * min(np.linalg.norm(a), np.linalg.norm(b))
     assert lengths.max() <= 1.05 * max(np.linalg.norm(a), np.linalg.norm(b))
 

@@ -54,6 +54,11 @@ def truncation(chosen: float | None) -> float:
     return float(chosen)
 
 
+def picture_too_large(megabytes: int) -> str:
+    """What is said of a picture file that has more."""
+    return f"the picture has more than {megabytes} MB, which is the most: make it smaller, or save it as JPEG"
+
+
 class Visits:
     """Counts what each visitor asks for in a minute. Safe to use from several threads."""
 

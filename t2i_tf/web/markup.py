@@ -219,6 +219,11 @@ def message(text: str) -> str:
     return f'<p class="t2i-message" role="alert">{escaped(sentence)}.</p>'
 
 
+def refusal(text: str, most_bytes: int) -> str:
+    """A message that page.js shows in place of one from the server when a file of more bytes is chosen."""
+    return f'<div data-most-bytes="{most_bytes}">{message(text)}</div>'
+
+
 def nothing_yet(text: str) -> str:
     """Where a result will be."""
     return f'<div class="t2i-empty"><p>{escaped(text)}</p></div>'

@@ -1,5 +1,5 @@
-// Words show where was looked, sliders walk from picture to picture, commands are copied. All listeners are on the
-// document, since results come and go.
+// Words show where was looked, sliders walk from picture to picture, commands are copied, files that are too large
+// are refused. All listeners are on the document, since results come and go.
 (() => {
   const show = (result, word) => {
     for (const one of result.querySelectorAll("[data-word]")) {
@@ -49,6 +49,38 @@
     };
     next(0);
   };
+
+  // Before gradio sees it: its own check speaks of bytes, in a corner of the page.
+  const refused = (files) => {
+    const most = document.querySelector("[data-most-bytes]")?.dataset.mostBytes;
+    const tooLarge = files.some((file) => file.size > Number(most ?? Infinity));
+    document.querySelector(".t2i-refusal")?.classList.toggle("t2i-hidden", !tooLarge);
+    document.querySelector(".t2i-wrong")?.classList.toggle("t2i-hidden", tooLarge);
+    return tooLarge;
+  };
+  for (const kind of ["change", "drop"]) {
+    const listen = (event) => {
+      const { target, dataTransfer } = event;
+      const files = [...((dataTransfer ?? target).files ?? [])];
+      if (!files.length || !refused(files)) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      if (kind === "change") target.value = ""; // the same file again is a change again
+      else target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+    };
+    document.addEventListener(kind, listen, true);
+  }
+  const clipboard = navigator.clipboard; // none where a page is not of this machine and not https
+  const read = clipboard?.read?.bind(clipboard);
+  if (read) {
+    clipboard.read = async () => {
+      const items = await read();
+      const pictures = items.flatMap((item) =>
+        item.types.filter((type) => type.startsWith("image/")).map((type) => item.getType(type))
+      );
+      return refused(await Promise.all(pictures)) ? [] : items;
+    };
+  }
 
   document.addEventListener("click", async ({ target }) => {
     const button = target.closest?.("button");

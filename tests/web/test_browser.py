@@ -185,12 +185,11 @@ def test_a_picture_is_described(runs, visit, tmp_path):
     coarse = Image.fromarray(np.random.default_rng(3).uniform(0, 255, [4, 4, 3]).astype(np.uint8))
     coarse.resize((32, 32), Image.Resampling.BICUBIC).save(tmp_path / "my <b>picture.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    (tmp_path / "large.png").write_bytes(b"x" * 1_200_000)
     live = inference.load(runs / "show_attend_tell").describe([tmp_path / "my <b>picture.png"])
     with served(run_dir=str(runs / "show_attend_tell"), upload_megabytes=1) as (url, _):
         page = visit(url)
         page.set_input_files("input[type=file]", tmp_path / "broken.png")
-        sync_api.expect(page.locator(".t2i-message")).to_contain_text("This is no picture that can be read")
+        sync_api.expect(page.locator(".t2i-message:visible")).to_contain_text("This is no picture")
         page.set_input_files("input[type=file]", tmp_path / "my <b>picture.png")
         caption = page.locator(".t2i-caption")
         sync_api.expect(caption).to_have_text(live.captions[0])
@@ -202,6 +201,54 @@ def test_a_picture_is_described(runs, visit, tmp_path):
         page.mouse.move(0, 0)
         page.get_by_role("button", name="Play").click()
         sync_api.expect(words.nth(1)).to_have_class(re.compile("t2i-on"))
-        page.set_input_files("input[type=file]", tmp_path / "large.png")
-        page.wait_for_timeout(1000)
-        assert caption.inner_text() == live.captions[0], "what was there stays"
+        assert caption.inner_text() == live.captions[0]
+
+
+TOO_LARGE = "The picture has more than 1 MB, which is the most: make it smaller, or save it as JPEG."
+DROP = """(area, size) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([new Uint8Array(size)], "large.png", { type: "image/png" }));
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    area.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
+  }
+}"""
+COPY = """async () => {
+  const canvas = new OffscreenCanvas(1000, 1000);
+  const pixels = new ImageData(1000, 1000);
+  for (let row = 0; row < 1000; row += 10) crypto.getRandomValues(pixels.data.subarray(4000 * row, 4000 * row + 40000));
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": await canvas.convertToBlob() })]);
+}"""
+
+
+def test_a_picture_that_is_too_large_is_told_in_one_line_and_not_sent(runs, visit, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "large.png").write_bytes(b"x" * 1_000_001)
+    Image.new("RGB", (32, 32)).save(tmp_path / "small.png")
+    with served(run_dir=str(runs / "show_attend_tell"), upload_megabytes=1) as (url, _):
+        page = visit(url, permissions=["clipboard-read", "clipboard-write"])
+        told, sent = page.locator(".t2i-message:visible"), []
+        page.on("request", lambda request: sent.append(request.url) if "/upload" in request.url else None)
+
+        def choose(name):
+            page.set_input_files("input[type=file]", tmp_path / name)
+
+        sync_api.expect(page.locator(".t2i-empty")).to_be_visible()
+        assert told.count() == 0
+        choose("broken.png")
+        sync_api.expect(told).to_contain_text("This is no picture that can be read")
+        asked = len(sent)
+        choose("large.png")
+        sync_api.expect(told).to_have_text(TOO_LARGE)
+        choose("broken.png")
+        sync_api.expect(told).to_contain_text("This is no picture that can be read")
+        assert asked > 0 and len(sent) == 2 * asked, "the large one was not sent"
+        page.locator(".t2i-drop button").first.evaluate(DROP, 1_000_001)
+        sync_api.expect(told).to_have_text(TOO_LARGE)
+        choose("small.png")
+        sync_api.expect(page.locator(".t2i-caption")).to_be_visible()
+        sync_api.expect(told).to_have_count(0)
+        page.evaluate(COPY)
+        page.get_by_label("Paste from clipboard").click()
+        sync_api.expect(told).to_have_text(TOO_LARGE)
+        assert page.get_by_test_id("toast-body").count() == 0 and len(sent) == 3 * asked

@@ -1,0 +1,57 @@
+"""Picture files as networks take them, in graph: bytes in, pixels and problems out."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from t2i_tf.data.images import margin_size
+from t2i_tf.data.orientation import upright
+from t2i_tf.inference import Run
+
+GREY = 128
+"""Every value of the picture of a caption that says nothing."""
+
+
+def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bytes of JPEG or PNG files, string [B] -> uint8 [B,S,S,3] as `Run.prepared` makes them, and problems [B].
+
+    Turned upright by EXIF. Equal to it where nothing is resized, else within rounding: Pillow rounds between rows and
+    columns. What is no such file gives a grey picture and a problem; a damaged one fails, as TensorFlow decodes it.
+    """
+    size, context = run.recipe.request.image_sizes[-1], run.config.context
+    margin = margin_size(size, context["stored_size"]) if context.get("stored_size") else size
+    start = tf.strings.substr(files, 0, 3)
+    is_picture = (start == b"\xff\xd8\xff") | (start == b"\x89PN")
+
+    def one(file):
+        # Reads PNG too; this is how Pillow decodes, TensorFlow's own way differs by some levels.
+        picture = upright(tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"), file)
+        shape = tf.shape(picture)[:2]
+        wanted = tf.fill([2], margin) if context.get("squashed") else shape * margin // tf.reduce_min(shape)
+
+        def resized():
+            x = tf.image.resize(picture, wanted, antialias=True)
+            return tf.cast(tf.round(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
+
+        picture = tf.cond(tf.reduce_all(shape == wanted), lambda: picture, resized)
+        top, left = tf.unstack((wanted - size + 1) // 2)  # as `images.centre_corner`
+        return tf.ensure_shape(picture[top : top + size, left : left + size], [size, size, 3])
+
+    def maybe(row):
+        file, good = row
+        return tf.cond(good, lambda: one(file), lambda: tf.fill([size, size, 3], tf.constant(GREY, tf.uint8)))
+
+    pictures = tf.map_fn(maybe, (files, is_picture), fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+    return pictures, tf.where(is_picture, "", "this is no JPEG or PNG file")
+
+
+def png(images: tf.Tensor) -> tf.Tensor:
+    """uint8 [B,H,W,3] -> PNG files, string [B]."""
+    return tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
+
+
+def example_pictures(count: int, size: int) -> np.ndarray:
+    """Smooth random colours, uint8 [count,size,size,3]."""
+    coarse = np.random.default_rng(0).uniform(0, 255, [count, 4, 4, 3])
+    return np.asarray(tf.image.resize(coarse, [size, size], "bicubic").numpy().clip(0, 255), np.uint8)

@@ -1,0 +1,99 @@
+"""A run in use: loading it, saving it, and all that it can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2i_tf import checkpoints, papers
+from t2i_tf.config import RunConfig
+from t2i_tf.data import text
+from t2i_tf.errors import UserError
+from t2i_tf.inference.captioning import DescribesPictures
+from t2i_tf.inference.drawing import DrawsPictures
+from t2i_tf.inference.folder import TEXT_ENCODER, read_vocabulary, write_vocabulary
+from t2i_tf.inference.reading import ReadsCaptions
+from t2i_tf.inference.seeing import SeesPictures
+from t2i_tf.networks.moving_average import MovingAverage
+
+
+@dataclass(eq=False)
+class Run(ReadsCaptions, DrawsPictures, DescribesPictures, SeesPictures):
+    """A recipe with its weights, and the text encoder in front of it where it needs one."""
+
+    config: RunConfig
+    recipe: object
+    step: int
+    text_encoder: Run | None = None
+    average: MovingAverage | None = None
+    vocabulary: list[str] | None = None
+    """Words that the recipe was trained on, in the order of their numbers, where it reads words."""
+
+    def __post_init__(self):
+        unknown = self.recipe.request.unknown_words  # its table is made here: inside a graph it would stay there
+        self._tokenizer = None if self.vocabulary is None else text.WordTokenizer(self.vocabulary, unknown)
+
+    @property
+    def paper(self) -> str:
+        return self.config.training.paper
+
+    def save(self, folder: Path) -> None:
+        """Writes a run folder with configuration and weights alone, the configuration last: it makes it a run."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        swapped = self.average is not None and self.average.swapped
+        if swapped:
+            self.average.swap()
+        checkpoints.save_weights(folder, self.step, self.recipe.networks, self.average)
+        if swapped:
+            self.average.swap()
+        write_vocabulary(folder, self.vocabulary)
+        if self.text_encoder is not None:
+            self.text_encoder.save(folder / TEXT_ENCODER)
+        beside = folder / "config.json.partial"
+        beside.write_text(self.config.to_json())
+        beside.replace(folder / "config.json")
+
+
+def build(config: RunConfig):
+    """The recipe of a run, with fresh weights."""
+    module = papers.get(config.training.paper)
+    hyperparameters = papers.resolve(config.training.paper, **config.hyperparameters)
+    return module.Recipe(hyperparameters, papers.Context(**config.context))
+
+
+def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best") -> Run:
+    """Loads a readable checkpoint of a run.
+
+    Args:
+        weights: "ema", "raw", or "best": EMA where the run keeps it.
+        checkpoint: "newest", or "best": that of the best score where the run chooses by one.
+
+    Raises UserError: no run folder, no readable checkpoint, EMA asked for and not kept.
+    """
+    config = RunConfig.read(run_dir)
+    recipe = build(config)
+    average = MovingAverage.of(recipe)
+    if weights == "ema" and average is None:
+        raise UserError(f"--weights=ema: {run_dir} was trained without a moving average: use --weights=raw")
+    step = checkpoints.load_weights(run_dir, recipe.networks, average, newest=checkpoint == "newest")
+    if average is not None and weights != "raw":
+        average.swap()
+    encoder = Path(run_dir) / TEXT_ENCODER
+    text_encoder = load(encoder) if encoder.is_dir() else None
+    return Run(config, recipe, step, text_encoder, average, read_vocabulary(run_dir))
+
+
+def restore(run: Run, run_dir: str | Path, step: int) -> None:
+    """Takes the weights of another step of its folder into a run, which keeps to raw or EMA as it was loaded.
+
+    Raises UserError when there is no readable checkpoint of that step.
+    """
+    averaged = run.average is not None and run.average.swapped
+    if averaged:
+        run.average.swap()
+    try:
+        run.step = checkpoints.load_weights(run_dir, run.recipe.networks, run.average, newest=True, step=step)
+    finally:
+        if averaged:
+            run.average.swap()
