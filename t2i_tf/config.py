@@ -73,6 +73,9 @@ def validate(config) -> None:
                 raise UserError(f"--{field.name}={item}: must be {minimum} or more")
 
 
+DEVICES = "devices to mirror the model on, e.g. GPU:0,GPU:1 (default: all GPUs, else the CPU)"
+
+
 @dataclass(frozen=True)
 class PrepareConfig:
     """Turns a source of pictures and captions into a data set folder."""
@@ -134,9 +137,7 @@ class TrainConfig:
     steps: int | None = option(None, "train up to this step (default: the paper's epochs)", minimum=1, identity=False)
     box_crop: bool = option(False, "crop stored pictures around their boxes while training")
     seed: int = option(0, "seed of weights, order, augmentation and noise", minimum=0)
-    devices: str | None = option(
-        None, "devices to mirror the model on, e.g. GPU:0,GPU:1 (default: all GPUs, else the CPU)", identity=False
-    )
+    devices: str | None = option(None, DEVICES, identity=False)
     precision: str = option(
         "float32",
         "what layers compute in: float32; mixed_bfloat16 (GPUs from Ampere on); mixed_float16 (older GPUs), its losses "
@@ -243,6 +244,7 @@ class SampleConfig:
     )
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
     single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
+    devices: str | None = option(None, DEVICES)
     images: tuple[str, ...] = option(
         (), "captioners: comma-separated picture files to describe (default: 8 pictures of the test split)"
     )
@@ -299,6 +301,7 @@ class EvaluateConfig:
         "best: that of the best score, where the run chooses by one; newest: the last one",
         choices=("best", "newest"),
     )
+    devices: str | None = option(None, DEVICES)
     watch: bool = option(False, "score every checkpoint of the run, and each new one as it appears, until Ctrl-C")
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
     beam_size: int = option(1, "hypotheses kept while a caption is written; 1, as published, is greedy", minimum=1)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from t2i_tf import checkpoints, papers
+from t2i_tf import checkpoints, devices, papers
 from t2i_tf.config import RunConfig
 from t2i_tf.data import text
 from t2i_tf.data.images import BadImage, centre_corner, margin_size, middle_square, opened
@@ -29,8 +29,8 @@ VOCABULARY = "vocabulary"
 """File inside a run that reads words: the words it knows, one a line, in the order of their numbers from 1."""
 
 
-BATCH_SIZE = 32
-"""Pictures that are drawn at once."""
+BATCH_SIZE = devices.BLOCK
+"""Pictures that are drawn at once on a device."""
 
 
 def read_vocabulary(run_dir: str | Path) -> list[str] | None:
@@ -106,10 +106,10 @@ class Run:
         self._encode = tf.function(self._encode_batch, input_signature=captions)
         self._condition = tf.function(self._condition_batch, input_signature=captions)
         self._sample = tf.function(self._sample_batch)
-        self._features = tf.function(self._features_batch)
-        self._encode_pictures = tf.function(self._encode_pictures_batch)
-        self._classify = tf.function(self._classify_batch)
-        self._tell_words = tf.function(self._tell_words_batch)
+        self._features = tf.function(self._features_batch, reduce_retracing=True)
+        self._encode_pictures = tf.function(self._encode_pictures_batch, reduce_retracing=True)
+        self._classify = tf.function(self._classify_batch, reduce_retracing=True)
+        self._tell_words = tf.function(self._tell_words_batch, reduce_retracing=True)
         self._attend = tf.function(self._attend_batch)
         self._attend_pictures = tf.function(self._attend_pictures_batch)
         self._annotate = tf.function(self._annotate_batch, reduce_retracing=True)
@@ -155,27 +155,23 @@ class Run:
         return self.recipe.encode_pictures(pictures)
 
     def encode_pictures(self, pictures: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [B,S,S,3] -> their vectors float32 [B, embedding_dim], to compare with those of captions.
-
-        One batch of the network: the caller cuts large sets into batches of one size.
-        """
-        return self._encode_pictures(pictures).numpy()
+        """Pictures uint8 [N,S,S,3] -> their vectors float32 [N, embedding_dim], to compare with those of captions."""
+        return devices.rows_of(self._encode_pictures, pictures)
 
     def _classify_batch(self, pictures):
         return self.recipe.classify(tf.cast(pictures, tf.float32) / 127.5 - 1.0)
 
     def classify(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures uint8 [B,S,S,3] -> features float32 [B,F] and logits [B,C] of a classifier; one batch of it."""
-        features, logits = self._classify(pictures)
-        return features.numpy(), logits.numpy()
+        """Pictures uint8 [N,S,S,3] -> features float32 [N,F] and logits [N,C] of a classifier."""
+        return devices.rows_of(self._classify, pictures)
 
     def _tell_words_batch(self, pictures):
         return self.recipe.tell_words(tf.cast(pictures, tf.float32) / 127.5 - 1.0)
 
     def tell_words(self, pictures: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [B,S,S,3] -> float32 [B,V], how likely each word of `vocabulary` is said of them, as logits in
-        its order; one batch of the network."""
-        return self._tell_words(pictures).numpy()[:, 1:]
+        """Pictures uint8 [N,S,S,3] -> float32 [N,V], how likely each word of `vocabulary` is said of them, as logits in
+        its order."""
+        return devices.rows_of(self._tell_words, pictures)[:, 1:]
 
     def embed(self, captions: list[str]):
         """Captions -> what conditions the generator, arrays of N rows as `recipe.condition` nests them.
@@ -270,11 +266,8 @@ class Run:
         return self.recipe.image_features(tf.cast(images, tf.float32) / 127.5 - 1.0)
 
     def image_features(self, images: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [B,S,S,3] of the largest scale -> what its discriminator makes of them, float32 [B, F].
-
-        One batch of the network: the caller cuts large sets into batches of one size.
-        """
-        return self._features(images).numpy()
+        """Pictures uint8 [N,S,S,3] of the largest scale -> what its discriminator makes of them, float32 [N, F]."""
+        return devices.rows_of(self._features, images)
 
     @property
     def describes(self) -> bool:
@@ -460,18 +453,18 @@ def _in_filled_batches(function, captions: list[str]):
 
 
 def _in_batches(function, conditions, noise: dict, batch_size: int):
-    """The function of conditions and noise of N rows, batch by batch; its nest of arrays of N rows."""
-    parts, count = [], len(next(iter(noise.values())))
-    for start in range(0, count, batch_size):
-        rows = slice(start, start + batch_size)
+    """The function of conditions and noise of N rows, batch by batch on all devices; its nest of arrays of N rows."""
+    count = len(next(iter(noise.values())))
 
-        # Every batch has the same size, so that a picture does not depend on its neighbours' number.
-        def fill(x, rows=rows):
-            return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(x.dtype))
+    # Every batch has the same size, so that a picture does not depend on its neighbours' number.
+    def filled(start):
+        return _each(
+            lambda x: np.resize(x[start : start + batch_size], (batch_size, *x.shape[1:])).astype(x.dtype),
+            (conditions, noise),
+        )
 
-        made, kept = function(*_each(fill, (conditions, noise))), min(batch_size, count - start)
-        parts.append(tf.nest.map_structure(lambda rows, kept=kept: rows.numpy()[:kept], made))
-    return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+    made = devices.each(function, [filled(start) for start in range(0, count, batch_size)])
+    return tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:count], *made)
 
 
 def _opened(path: str | Path) -> Image.Image:
