@@ -1,7 +1,7 @@
 """Pictures, features and scores of two runs on the named devices: a process of its own, since the number of logical
 devices of a process cannot be changed.
 
-usage: devices_worker.py COUNT GAN_RUN ATTNGAN_RUN DATA_DIR EXTRACTOR OUT_DIR
+usage: devices_worker.py COUNT ATTNGAN_RUN RUN_WITHOUT_TEXT DATA_DIR EXTRACTOR OUT_DIR
 """
 
 import json
@@ -13,34 +13,33 @@ import tensorflow as tf
 
 from t2i_tf import devices, sampling
 from t2i_tf.config import EvaluateConfig, SampleConfig
-from t2i_tf.data import records
 from t2i_tf.evaluation import evaluate, features
 from t2i_tf.inference import load
 
+CAPTIONS = ["a red flower with big round petals", "a blue flower", "big yellow petals with a red center"]
 PICTURES = 70
 """Three blocks, the last one of six."""
 
 
-def computed(names, gan_run, attngan_run, data_dir, extractor, out):
+def computed(names, attngan_run, run_without_text, data_dir, extractor, out):
     """-> arrays by name, and the scores as they are printed; single pictures are written to `out`."""
-    captions = [
-        caption for of_image in records.Dataset.open(data_dir).split("train").captions() for caption in of_image
-    ]
-    seeds, found = list(range(3, 3 + PICTURES)), {}
+    captions, seeds = (CAPTIONS * PICTURES)[:PICTURES], list(range(3, 3 + PICTURES))
+    found = {}
     with devices.strategy(names).scope():
         found["devices"] = devices.count()
-        gan, attngan = load(gan_run), load(attngan_run)
-        (found["pictures"],) = gan.generate(captions[:PICTURES], seeds)
-        (found["one picture"],) = gan.generate(captions[:1], seeds[:1])
-        (found["two blocks"],) = gan.generate(captions[:64], seeds[:64])
+        attngan, without_text = load(attngan_run), load(run_without_text)
+        found["small"], found["pictures"] = attngan.generate(captions, seeds)
+        found["one picture"] = attngan.generate(captions[:1], seeds[:1])[-1]
+        found["two blocks"] = attngan.generate(captions[:64], seeds[:64])[-1]
+        found["without text"] = without_text.generate(None, seeds)[-1]
         scales, attention = attngan.attend(captions[:40], seeds[:40])
         found |= {f"scale {number}": images for number, images in enumerate(scales)}
         found |= {f"attention {number}": weights for number, weights in enumerate(attention)}
         found["features"], found["logits"] = features.extractor(extractor)(found["pictures"])
-        found["discriminator"] = gan.image_features(found["pictures"])
+        found["discriminator"] = attngan.image_features(found["pictures"])
         found["vectors"] = attngan.encode_pictures(scales[-1])
     options = EvaluateConfig(
-        run_dir=str(gan_run),
+        run_dir=str(run_without_text),
         data_dir=str(data_dir),
         split="train",
         metrics=("is", "fid", "kid", "diversity"),
@@ -49,7 +48,7 @@ def computed(names, gan_run, attngan_run, data_dir, extractor, out):
         devices=names,
     )
     *lines, _ = evaluate.evaluate_run(options)
-    sample = SampleConfig(run_dir=str(gan_run), caption=(captions[0],), seeds="0-1", out=str(out), devices=names)
+    sample = SampleConfig(run_dir=str(run_without_text), seeds="0-1", out=str(out), devices=names)
     assert list(sampling.sample(sample))
     return found, [json.loads(line) for line in lines]
 

@@ -66,7 +66,8 @@ class Extractor:
     def __init__(self, name: str, network: Callable, sha256: str, size: int, resize: str):
         self.name, self.sha256, self.size, self.resize = name, sha256, size, resize
         self._network = network
-        features, logits = network(tf.zeros([1, size, size, 3]))
+        picture = tf.TensorSpec([1, size, size, 3])  # traced alone: mirrored networks run on their devices only
+        features, logits = tf.function(network, autograph=False).get_concrete_function(picture).structured_outputs
         self.width = features.shape[1]
         self.num_classes = None if logits is None else logits.shape[1]
         """None where the network gives no logits."""
