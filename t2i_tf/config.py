@@ -78,6 +78,9 @@ def validate(config) -> None:
                 raise UserError(f"--{field.name}={item}: must be {minimum} or more")
 
 
+DEVICES = "devices to mirror the model on, e.g. GPU:0,GPU:1 (default: all GPUs, else the CPU)"
+
+
 @dataclass(frozen=True)
 class PrepareConfig:
     """Turns a source of pictures and captions into a data set folder."""
@@ -145,9 +148,7 @@ class TrainConfig:
     steps: int | None = option(None, "train up to this step (default: the paper's epochs)", minimum=1, identity=False)
     box_crop: bool = option(False, "crop stored pictures around their boxes while training")
     seed: int = option(0, "seed of weights, order, augmentation and noise", minimum=0)
-    devices: str | None = option(
-        None, "devices to mirror the model on, e.g. GPU:0,GPU:1 (default: all GPUs, else the CPU)", identity=False
-    )
+    devices: str | None = option(None, DEVICES, identity=False)
     precision: str = option(
         "float32",
         "what layers compute in: float32; mixed_bfloat16 (GPUs from Ampere on); mixed_float16 (older GPUs), its losses "
@@ -268,6 +269,7 @@ class SampleConfig(LoadedConfig, CaptionedConfig):
     interpolation_steps: int = option(8, "pictures along an interpolation, both ends included", minimum=2)
     truncation: float = option(1.0, "scale of the noise, 0 to 1: smaller is less varied and cleaner")
     single_files: bool = option(True, "grid and scales: also write every picture to a file of its own")
+    devices: str | None = option(None, DEVICES)
     images: tuple[str, ...] = option(
         (), "captioners: comma-separated picture files to describe (default: 8 pictures of the test split)"
     )
@@ -314,6 +316,7 @@ class EvaluateConfig(LoadedConfig, CaptionedConfig):
     num_images: int | None = option(
         None, "how many pictures to generate or read (default: 1,000; with --images all)", minimum=1
     )
+    devices: str | None = option(None, DEVICES)
     watch: bool = option(False, "score every checkpoint of the run, and each new one as it appears, until Ctrl-C")
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)
     tokenization: str = option(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2i_tf import attention_pictures, describing, film, pictures
+from t2i_tf import attention_pictures, describing, devices, film, pictures
 from t2i_tf.config import SampleConfig
 from t2i_tf.data import records, text
 from t2i_tf.data.prepare import ProgressLine
@@ -94,7 +94,11 @@ def _file_name(number: int, caption: str | None, seed: int, ending: str = "") ->
 
 
 def sample(options: SampleConfig) -> Iterator[str]:
-    """Draws what the options ask for; yields the lines to print. Raises UserError."""
+    """Draws what the options ask for on all their devices; yields the lines to print. Raises UserError."""
+    yield from devices.used_by(options.devices, _sampled(options))
+
+
+def _sampled(options: SampleConfig) -> Iterator[str]:
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     if not 0.0 <= options.truncation <= 1.0:
         raise UserError(f"--truncation={options.truncation}: give a number from 0 to 1")

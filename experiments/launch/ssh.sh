@@ -15,15 +15,21 @@ addresses=""
 for index in "${!hosts[@]}"; do
   addresses+="\"${hosts[$index]}:$((port + index))\", "
 done
-pids=()
-trap 'kill -INT "${pids[@]}" 2> /dev/null || true' INT TERM
+# Signals do not travel over ssh: Ctrl-C goes as the key itself, through the terminal that -tt makes on the other side.
+pipes=$(mktemp -d)
+trap 'rm -rf "$pipes"' EXIT
+pids=() keys=()
+trap 'kill -INT "${pids[@]}" 2> /dev/null || true; for key in "${keys[@]}"; do printf "\003" >&"$key"; done' INT TERM
 for index in "${!hosts[@]}"; do
   config="{\"cluster\": {\"worker\": [${addresses%, }]}, \"task\": {\"type\": \"worker\", \"index\": $index}}"
-  $launch "${hosts[$index]}" "cd $(printf %q "$PWD") && TF_CONFIG=$(printf %q "$config") exec $(printf '%q ' "$@")" &
-  pids+=($!)
+  mkfifo "$pipes/$index"
+  exec {key}<> "$pipes/$index"
+  $launch "${hosts[$index]}" "cd $(printf %q "$PWD") && TF_CONFIG=$(printf %q "$config") exec $(printf '%q ' "$@")" <&"$key" &
+  pids+=($!) keys+=("$key")
 done
 status=0
 for pid in "${pids[@]}"; do
-  wait "$pid" || status=$?
+  while code=0; wait "$pid" || code=$?; kill -0 "$pid" 2> /dev/null; do :; done  # a signal ends wait, not the worker
+  [ "$code" = 0 ] || status=$code
 done
 exit "$status"

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from t2i_tf import attention_pictures
+from t2i_tf import attention_pictures, devices
 from t2i_tf.checkpoints import fingerprint
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
@@ -181,8 +181,8 @@ def _check_encoder(run: Run, metric: str) -> None:
 
 def _image_vectors(run: Run, split: records.Split, chosen: np.ndarray | None = None) -> np.ndarray:
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    stream = pipeline.views(split, size, 64, box_crop=box_crop, chosen=chosen)
-    return np.concatenate([run.encode_pictures(pictures) for pictures in stream])
+    stream = pipeline.views(split, size, devices.rows_at_once(), box_crop=box_crop, chosen=chosen)
+    return np.concatenate([run.encode_pictures(pictures) for pictures in stream.as_numpy_iterator()])
 
 
 def _measure(run: Run):

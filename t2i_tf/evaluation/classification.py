@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from t2i_tf import devices
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records, sampling, text
 from t2i_tf.errors import UserError
@@ -26,8 +27,8 @@ def accuracy(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     held_out = np.flatnonzero(sampling.held_out(own.class_ids, hyperparameters.held_out, training.seed))
     if not len(held_out):
         raise UserError("--metrics=accuracy: no picture was held out from training: train with --held_out=0.1")
-    ranks = []
-    views = pipeline.views(own, hyperparameters.image_size, 32, box_crop=training.box_crop, chosen=held_out)
+    ranks, at_once = [], devices.rows_at_once()
+    views = pipeline.views(own, hyperparameters.image_size, at_once, box_crop=training.box_crop, chosen=held_out)
     labels = np.searchsorted(run.recipe.class_ids, own.class_ids[held_out])
     for pictures in views.as_numpy_iterator():
         logits = run.classify(pictures)[1]
@@ -58,7 +59,8 @@ def word_precision(run: Run, split: records.Split, options: EvaluateConfig) -> d
     said = np.zeros([split.num_images, len(places)], bool)
     for row, captions in zip(said, split.captions(), strict=True):
         row[[places[word] for caption in captions for word in text.words(caption) if word in places]] = True
-    views = pipeline.views(split, run.recipe.hyperparameters.image_size, 32, box_crop=run.config.training.box_crop)
+    size, at_once = run.recipe.hyperparameters.image_size, devices.rows_at_once()
+    views = pipeline.views(split, size, at_once, box_crop=run.config.training.box_crop)
     scores = np.concatenate([run.tell_words(pictures) for pictures in views.as_numpy_iterator()])
     telling = said.any(axis=0) & ~said.all(axis=0)
     if not telling.any():

@@ -99,13 +99,19 @@ class Moments:
         """rows [B, F]."""
         self._waiting.append(_checked(rows))
         if sum(map(len, self._waiting)) >= _ROWS_AT_ONCE:
-            self._fold()
+            waiting = np.concatenate(self._waiting)
+            whole = len(waiting) - len(waiting) % _ROWS_AT_ONCE
+            for start in range(0, whole, _ROWS_AT_ONCE):  # how the rows come in batches does not change a bit
+                self._fold_in(waiting[start : start + _ROWS_AT_ONCE])
+            self._waiting = [waiting[whole:]]
 
     def _fold(self) -> None:
         rows = np.concatenate(self._waiting) if self._waiting else np.zeros([0, len(self._mean)])
         self._waiting = []
-        if not len(rows):
-            return
+        if len(rows):
+            self._fold_in(rows)
+
+    def _fold_in(self, rows: np.ndarray) -> None:
         total, mean = self._count + len(rows), rows.mean(axis=0)
         between = np.sqrt(self._count * len(rows) / total) * (mean - self._mean)
         deviations = np.concatenate([rows - mean, between[None]])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_tf import checkpoints
+from t2i_tf import checkpoints, devices
 from t2i_tf.config import EvaluateConfig, RunConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.data.prepare import ProgressLine
@@ -210,6 +210,10 @@ def evaluate_run(options: EvaluateConfig) -> Iterator[str]:
     """
     if (options.run_dir is None) == (options.images is None):
         raise UserError("give one of --run_dir (a run folder) and --images (a folder of pictures)")
+    yield from devices.used_by(options.devices, _evaluated(options))
+
+
+def _evaluated(options: EvaluateConfig) -> Iterator[str]:
     if options.images is not None:
         if options.data_dir is None or options.watch:
             raise UserError("--images needs --data_dir, the data set with the real pictures, and cannot be watched")

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from t2i_tf import devices
 from t2i_tf.checkpoints import fingerprint
 from t2i_tf.errors import UserError
 from t2i_tf.inference import load
@@ -65,11 +66,12 @@ class Extractor:
     def __init__(self, name: str, network: Callable, sha256: str, size: int, resize: str):
         self.name, self.sha256, self.size, self.resize = name, sha256, size, resize
         self._network = network
-        features, logits = network(tf.zeros([1, size, size, 3]))
+        picture = tf.TensorSpec([1, size, size, 3])  # traced alone: mirrored networks run on their devices only
+        features, logits = tf.function(network, autograph=False).get_concrete_function(picture).structured_outputs
         self.width = features.shape[1]
         self.num_classes = None if logits is None else logits.shape[1]
         """None where the network gives no logits."""
-        self._pass = tf.function(self._of_batch, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+        self._pass = tf.function(self._of_batch, reduce_retracing=True)
 
     def _of_batch(self, images):
         pictures = tf.cast(images, tf.float32)
@@ -81,8 +83,8 @@ class Extractor:
         return features, tf.zeros([0, 0]) if logits is None else logits
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 [B,H,W,3] of any size -> features float32 [B,F], logits float32 [B,C] or None."""
-        features, logits = (found.numpy() for found in self._pass(images))
+        """uint8 [N,H,W,3] of any size -> features float32 [N,F], logits float32 [N,C] or None; on all devices."""
+        features, logits = devices.rows_of(self._pass, images)
         return features, logits if logits.size else None
 
     def describe(self) -> dict:

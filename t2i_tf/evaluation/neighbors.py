@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from t2i_tf import devices
 from t2i_tf.data import pipeline, records
 from t2i_tf.evaluation import metrics
 from t2i_tf.inference import Run
 
 HELD_OUT = 64
 """At most so many test pictures show how near a picture is that was never trained on."""
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def nearest(
     train = dataset.split("train")
     unseen = _held_out(run, dataset)
     queries = np.concatenate([samples, *unseen])
-    features = [run.image_features(queries[i : i + _BATCH]) for i in range(0, len(queries), _BATCH)]
-    distances, numbers = metrics.nearest_rows(np.concatenate(features), _training_features(run, train, progress), count)
+    features = run.image_features(queries)
+    distances, numbers = metrics.nearest_rows(features, _training_features(run, train, progress), count)
     distances, numbers, held_out = distances[: len(samples)], numbers[: len(samples)], distances[len(samples) :, 0]
     needed, places = np.unique(numbers, return_inverse=True)
     pictures = np.concatenate(list(_pictures(run, train, needed)))
@@ -63,9 +63,9 @@ def nearest(
 
 
 def _pictures(run: Run, split: records.Split, chosen: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Batches uint8 [<=32,S,S,3] of centre views, all or the chosen ones, as the run's largest scale takes them."""
+    """Batches uint8 [B,S,S,3] of centre views, all or the chosen ones, as the run's largest scale takes them."""
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    return pipeline.views(split, size, _BATCH, box_crop=box_crop, chosen=chosen).as_numpy_iterator()
+    return pipeline.views(split, size, devices.rows_at_once(), box_crop=box_crop, chosen=chosen).as_numpy_iterator()
 
 
 def _training_features(run, train, progress) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from t2i_tf import devices
 from t2i_tf.data import pipeline, records
 from t2i_tf.evaluation.distributions import Moments
 from t2i_tf.evaluation.features import Extractor
@@ -24,7 +25,6 @@ from t2i_tf.evaluation.features import Extractor
 VERSION = 1
 KEPT_ROWS = 10_000
 """Features of so many pictures are kept for KID, ten of its blocks: 80 MB of 2,048 numbers each."""
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def real_pictures(
         return found
     chosen = np.random.Generator(np.random.Philox(0)).permutation(split.num_images)[:count]
     moments, rows, done = Moments(extractor.width), [], 0
-    for pictures in pipeline.views(split, image_size, _BATCH, box_crop=box_crop, chosen=chosen).as_numpy_iterator():
+    views = pipeline.views(split, image_size, devices.rows_at_once(), box_crop=box_crop, chosen=chosen)
+    for pictures in views.as_numpy_iterator():
         features, _ = extractor(pictures)
         moments.add(features)
         if done < KEPT_ROWS:

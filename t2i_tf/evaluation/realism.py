@@ -19,7 +19,6 @@ METRICS = ("is", "fid", "kid")
 SPLITS = 10
 FINE_TUNED = ("cub", "oxford102")
 """Data sets that the papers score with a network that knows their classes."""
-_AT_ONCE = 32
 
 
 @lru_cache(maxsize=1)
@@ -85,13 +84,12 @@ class Realism:
 
     def add(self, images: np.ndarray) -> None:
         """uint8 [B,S,S,3]."""
-        for start in range(0, len(images), _AT_ONCE):
-            features, logits = self.extractor(images[start : start + _AT_ONCE])
-            if self._score is not None:
-                self._score.add(logits)
-            for accumulator in (self._moments, self._distance):
-                if accumulator is not None:
-                    accumulator.add(features)
+        features, logits = self.extractor(images)
+        if self._score is not None:
+            self._score.add(logits)
+        for accumulator in (self._moments, self._distance):
+            if accumulator is not None:
+                accumulator.add(features)
 
     def results(self) -> dict[str, dict]:
         """Metric -> what its line says."""

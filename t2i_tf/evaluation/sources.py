@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from t2i_tf import devices
 from t2i_tf.data import images, records
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
 
 AT_ONCE = 128
-"""Pictures that are in memory together, however many there are."""
+"""Pictures that are in memory together for each device, however many there are."""
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
@@ -45,9 +46,10 @@ class Drawn:
             self.own = np.concatenate([rng.permutation(len(self.captions)) for _ in range(rounds)])[:count]
 
     def batches(self) -> Iterator[np.ndarray]:
-        """uint8 [<=AT_ONCE,S,S,3] of the largest scale."""
-        for start in range(0, self.count, AT_ONCE):
-            stop = min(start + AT_ONCE, self.count)
+        """uint8 [<=AT_ONCE,S,S,3] of the largest scale, for each device."""
+        at_once = AT_ONCE * devices.count()
+        for start in range(0, self.count, at_once):
+            stop = min(start + at_once, self.count)
             captions = None if self.own is None else [self.captions[place] for place in self.own[start:stop]]
             yield self.run.generate(captions, list(range(self.seed + start, self.seed + stop)))[-1]
 
@@ -93,10 +95,11 @@ class Folder:
         return first[0]
 
     def batches(self) -> Iterator[np.ndarray]:
-        """uint8 [<=AT_ONCE,S,S,3]."""
+        """uint8 [<=AT_ONCE,S,S,3], for each device."""
+        at_once = AT_ONCE * devices.count()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, self.count, AT_ONCE):
-                yield np.stack(list(pool.map(_pixels, self._files[start : start + AT_ONCE])))
+            for start in range(0, self.count, at_once):
+                yield np.stack(list(pool.map(_pixels, self._files[start : start + at_once])))
 
 
 def _opened(file: Path) -> Image.Image:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-BATCH_SIZE = 32
-"""Pictures that are drawn at once."""
+from t2i_tf import devices
+
+BATCH_SIZE = devices.BLOCK
+"""Pictures that are drawn at once on a device."""
 
 
 def to_uint8(images):
@@ -40,18 +42,18 @@ def in_filled_batches(function, captions: list[str]):
 
 
 def in_batches(function, conditions, noise: dict, batch_size: int):
-    """The function of conditions and noise of N rows, batch by batch; its nest of arrays of N rows."""
-    parts, count = [], len(next(iter(noise.values())))
-    for start in range(0, count, batch_size):
-        rows = slice(start, start + batch_size)
+    """The function of conditions and noise of N rows, batch by batch on all devices; its nest of arrays of N rows."""
+    count = len(next(iter(noise.values())))
 
-        # Every batch has the same size, so that a picture does not depend on its neighbours' number.
-        def fill(x, rows=rows):
-            return tf.constant(np.resize(x[rows], (batch_size, *x.shape[1:])).astype(x.dtype))
+    # Every batch has the same size, so that a picture does not depend on its neighbours' number.
+    def filled(start):
+        return each(
+            lambda x: np.resize(x[start : start + batch_size], (batch_size, *x.shape[1:])).astype(x.dtype),
+            (conditions, noise),
+        )
 
-        made, kept = function(*each(fill, (conditions, noise))), min(batch_size, count - start)
-        parts.append(tf.nest.map_structure(lambda rows, kept=kept: rows.numpy()[:kept], made))
-    return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+    made = devices.each(function, [filled(start) for start in range(0, count, batch_size)])
+    return tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:count], *made)
 
 
 def each(function, arrays):

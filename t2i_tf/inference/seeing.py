@@ -5,51 +5,45 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from t2i_tf import devices
 from t2i_tf.inference.batches import to_floats
 
 
 class SeesPictures:
     """The part of a `Run` that judges pictures: encoders, discriminators, classifiers."""
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def _encode_pictures(self, pictures):
         return self.recipe.encode_pictures(pictures)
 
     def encode_pictures(self, pictures: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [B,S,S,3] -> their vectors float32 [B, embedding_dim], to compare with those of captions.
+        """Pictures uint8 [N,S,S,3] -> their vectors float32 [N, embedding_dim], to compare with those of captions."""
+        return devices.rows_of(self._encode_pictures, pictures)
 
-        One batch of the network: the caller cuts large sets into batches of one size.
-        """
-        return self._encode_pictures(pictures).numpy()
-
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def _classify(self, pictures):
         return self.recipe.classify(to_floats(pictures))
 
     def classify(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures uint8 [B,S,S,3] -> features float32 [B,F] and logits [B,C] of a classifier; one batch of it."""
-        features, logits = self._classify(pictures)
-        return features.numpy(), logits.numpy()
+        """Pictures uint8 [N,S,S,3] -> features float32 [N,F] and logits [N,C] of a classifier."""
+        return devices.rows_of(self._classify, pictures)
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def _tell_words(self, pictures):
         return self.recipe.tell_words(to_floats(pictures))
 
     def tell_words(self, pictures: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [B,S,S,3] -> float32 [B,V], how likely each word of `vocabulary` is said of them, as logits in
-        its order; one batch of the network."""
-        return self._tell_words(pictures).numpy()[:, 1:]
+        """Pictures uint8 [N,S,S,3] -> float32 [N,V], how likely each word of `vocabulary` is said of them, as logits in
+        its order."""
+        return devices.rows_of(self._tell_words, pictures)[:, 1:]
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def _features(self, images):
         return self.recipe.image_features(to_floats(images))
 
     def image_features(self, images: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [B,S,S,3] of the largest scale -> what its discriminator makes of them, float32 [B, F].
-
-        One batch of the network: the caller cuts large sets into batches of one size.
-        """
-        return self._features(images).numpy()
+        """Pictures uint8 [N,S,S,3] of the largest scale -> what its discriminator makes of them, float32 [N, F]."""
+        return devices.rows_of(self._features, images)
 
     @tf.function
     def _attend_pictures(self, pictures, captions):

@@ -1,4 +1,4 @@
-"""On which devices a run trains, and how the processes of several hosts keep together.
+"""How a run trains on its devices, and how the processes of several hosts keep together.
 
 Each host runs the same command with its own TF_CONFIG. Worker 0 is the chief: the run folder is its alone, and what it
 restores is sent to the others, who need to see the data set and the runs that flags name, but no run folder.
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from t2i_tf import devices as of_this_machine
 from t2i_tf.config import TrainConfig
 from t2i_tf.errors import UserError
 from t2i_tf.training.trainers import Execution
@@ -43,8 +44,8 @@ def workers() -> tuple[int, int]:
 
 
 def strategy(devices: str | None) -> tf.distribute.Strategy:
-    """MirroredStrategy on the named devices, on all GPUs, or on the CPU; with TF_CONFIG of several workers
-    MultiWorkerMirroredStrategy, which waits here until all of them are there."""
+    """That of this machine; with TF_CONFIG of several workers MultiWorkerMirroredStrategy, which waits here until all
+    are there. Raises UserError for devices that are not there, or named with TF_CONFIG."""
     if workers()[1] > 1:
         if devices is not None:
             raise UserError(
@@ -52,20 +53,7 @@ def strategy(devices: str | None) -> tf.distribute.Strategy:
                 "CUDA_VISIBLE_DEVICES"
             )
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if devices is None:
-        return (
-            tf.distribute.MirroredStrategy()
-            if tf.config.list_physical_devices("GPU")
-            else (tf.distribute.MirroredStrategy(["CPU:0"]))
-        )
-    names = devices.split(",")
-    known = {f"{d.device_type}:{d.name.rsplit(':', 1)[-1]}" for d in tf.config.list_logical_devices()}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError(
-            f"--devices={devices}: there is no {', '.join(unknown)}; this machine has {', '.join(sorted(known))}"
-        )
-    return tf.distribute.MirroredStrategy(names)
+    return of_this_machine.strategy(devices)
 
 
 def check_batch(batch_size: int, replicas: int, parts: int = 1) -> None:

@@ -27,10 +27,12 @@ SETTINGS = {
     "stackgan_v2": ["--generator_width=4", "--discriminator_width=2", "--batch_size=8", "--base_size=8"]
     + ["--num_scales=2", "--color_weight=1.0"],
     "damsm": [*ENCODERS, "--image_size=32", "--batch_size=8"],
+    "classifier": ["--image_encoder='conv'", "--image_encoder_width=4", "--image_size=32", "--batch_size=8"]
+    + ["--split='train'", "--held_out=0.0"],
     "attngan": [*ENCODERS, "--generator_width=4", "--discriminator_width=4", "--condition_dim=4", "--batch_size=8"]
     + ["--base_size=16", "--num_scales=2"],
 }
-NETWORKS = {"char_cnn_rnn": 1, "gan_int_cls": 2, "stackgan_v2": 3, "damsm": 1, "attngan": 3}
+NETWORKS = {"char_cnn_rnn": 1, "gan_int_cls": 2, "stackgan_v2": 3, "damsm": 1, "classifier": 1, "attngan": 3}
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +86,13 @@ def trained(paper, data_dir, tmp_path, more, replicas=1, workers=1):
                 | ({"TF_CONFIG": json.dumps(config)} if workers > 1 else {}),
             )
         )
-    for process in running:
-        _, said = process.communicate(timeout=400)
-        assert process.returncode == 0, said[-2000:]
+    try:
+        for process in running:
+            _, said = process.communicate(timeout=1200)  # four replicas of a tree take minutes to trace
+            assert process.returncode == 0, said[-2000:]
+    finally:
+        for process in running:
+            process.kill()
     return [dict(np.load(out)) for out in outs]
 
 
@@ -108,6 +114,7 @@ PAPERS = {
     "gan_int_cls": ["--interpolation_type=2"],
     "stackgan_v2": [],
     "damsm": [],
+    "classifier": [],
     "attngan": [],
 }
 QUICK = {("damsm", 2, 1)}
