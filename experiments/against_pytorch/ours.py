@@ -1,0 +1,80 @@
+"""Our side: the whole train_step of a paper, and the sampling that t2i-sample and exports do."""
+
+import os
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+from experiments.against_pytorch.serve import serve
+from t2i_tf import papers
+from t2i_tf.training import trainers
+
+RANDOM = np.random.RandomState(0)
+WORDS, LENGTHS = 18, [18, 15, 12, 9]
+SETTINGS = {
+    "attngan": ({"batch_size": 4}, {"vocabulary_size": 5450}),
+    "stackgan_v2": ({"batch_size": 4}, {"text_dim": 1024}),
+    "gan_int_cls": ({"batch_size": 64}, {"text_dim": 1024}),
+    "show_attend_tell": (
+        {"batch_size": 64, "image_encoder": "random"},
+        {"vocabulary_size": 9999, "num_captions": 40000},
+    ),
+}
+"""Paper -> hyper-parameters beside the defaults, and what the data set is like."""
+CAPTION, ANNOTATIONS = 12, [196, 512]
+"""Of captioners: words of each caption, annotations of a picture."""
+
+
+class Draw:
+    def __init__(self, rows):
+        self.rows = rows
+
+    def normal(self, name, width):
+        return tf.random.stateless_normal([self.rows, width], [0, len(name)])
+
+
+def random_batch(recipe, rows):
+    request = recipe.request
+    batch = {"class": tf.range(rows, dtype=tf.int32)}
+    if request.annotations:
+        words = RANDOM.randint(2, 9999, (rows, 1, CAPTION))
+        batch["annotations"] = tf.constant(RANDOM.rand(rows, *ANNOTATIONS), tf.float32)
+        return batch | {"words": tf.constant(words, tf.int32), "word_lengths": tf.fill([rows, 1], CAPTION)}
+    for name in ("images", "wrong_images") if request.wrong_images else ("images",):
+        batch[name] = tuple(
+            tf.constant(RANDOM.randint(0, 256, (rows, size, size, 3)), tf.uint8) for size in request.image_sizes
+        )
+    if request.text == "embedding":
+        batch["embedding"] = tf.constant(RANDOM.randn(rows, request.captions, 1024), tf.float32)
+        return batch
+    lengths = np.array(LENGTHS)[:, None]
+    words = RANDOM.randint(1, 5450, (rows, 1, WORDS)) * (np.arange(WORDS) < lengths[:, :, None])
+    return batch | {"words": tf.constant(words, tf.int32), "word_lengths": tf.constant(lengths, tf.int32)}
+
+
+def main(paper):
+    given, context = SETTINGS[paper]
+    recipe = papers.get(paper).Recipe(papers.resolve(paper, **given), papers.Context(**context))
+    trainer = trainers.trainer(recipe, seed=0, steps_per_epoch=100)
+    batch = random_batch(recipe, given["batch_size"])
+    train, draw = tf.function(trainer.train_step), tf.function(lambda *given: recipe.sample(*given)[-1])
+
+    def timed(function, *given):
+        began = time.perf_counter()
+        tf.nest.map_structure(lambda x: x.numpy(), function(*given))
+        return time.perf_counter() - began
+
+    def sample(count):
+        of_text = {name: value[:1] for name, value in batch.items() if not name.endswith("images")}
+        condition = tf.nest.map_structure(lambda x: tf.repeat(x, count, 0), recipe.condition(of_text))
+        return timed(draw, condition, recipe.sampling_noise(Draw(count)))
+
+    serve(lambda: timed(train, batch), sample)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
