@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from t2i_tf import papers
+from t2i_tf import memory, papers
 from t2i_tf.config import BenchmarkConfig, RunConfig
 from t2i_tf.data import pipeline, records, text
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
-from t2i_tf.training import callbacks, devices, loop
+from t2i_tf.training import devices, loop
 from t2i_tf.training.trainers import trainer as make_trainer
 
 CUB = papers.Context(
@@ -97,9 +97,7 @@ class Subject:
         logs = self.trainer.train_function(self._iterator)
         tf.nest.map_structure(np.asarray, logs)  # waits for the device
         if first:
-            keep = callbacks.KeepFreedMemory(0)
-            keep.set_model(self.trainer)
-            keep.on_train_batch_end(0)
+            memory.keep_freed()
         return int(self.trainer.step.numpy()) - before
 
     def _keep_graph(self) -> None:

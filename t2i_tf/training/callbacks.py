@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from t2i_tf import memory
@@ -52,8 +51,7 @@ class KeepFreedMemory(StepCallback):
 
     def on_step(self, logs):
         if self.step == self.first + self.model.steps_per_execution:
-            variables = [v for network in self.model.networks.values() for v in network.variables]
-            memory.keep_freed(4.0 * sum(np.prod(v.shape) for v in variables))
+            memory.keep_freed()
 
 
 class StopOnNonFinite(StepCallback):

@@ -35,7 +35,7 @@ def build(captioner: Captioner, options: DemoConfig, visits: limits.Visits) -> N
     # The file as it was sent: pixels are not encoded twice, and what cannot be read is told as other problems are.
     picture.preprocess = lambda payload: None if payload is None else (payload.path, payload.orig_name)
     too_large = limits.picture_too_large(options.upload_megabytes)
-    gr.HTML(markup.refusal(too_large, options.upload_megabytes * 1_000_000), elem_classes=["t2i-refusal", "t2i-hidden"])
+    gr.HTML(markup.refusal(too_large, options.upload_megabytes * 1_000_000))
     wrong = gr.HTML(visible=False, elem_classes="t2i-wrong")
     result = gr.HTML(markup.nothing_yet(f"Drop a picture above, of {options.upload_megabytes} MB at most."))
 

@@ -221,7 +221,7 @@ def message(text: str) -> str:
 
 def refusal(text: str, most_bytes: int) -> str:
     """A message that page.js shows in place of one from the server when a file of more bytes is chosen."""
-    return f'<div data-most-bytes="{most_bytes}">{message(text)}</div>'
+    return f'<div data-most-bytes="{most_bytes}" hidden>{message(text)}</div>'
 
 
 def nothing_yet(text: str) -> str:

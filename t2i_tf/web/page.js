@@ -52,9 +52,9 @@
 
   // Before gradio sees it: its own check speaks of bytes, in a corner of the page.
   const refused = (files) => {
-    const most = document.querySelector("[data-most-bytes]")?.dataset.mostBytes;
-    const tooLarge = files.some((file) => file.size > Number(most ?? Infinity));
-    document.querySelector(".t2i-refusal")?.classList.toggle("t2i-hidden", !tooLarge);
+    const refusal = document.querySelector("[data-most-bytes]");
+    const tooLarge = files.some((file) => file.size > Number(refusal?.dataset.mostBytes ?? Infinity));
+    refusal?.toggleAttribute("hidden", !tooLarge);
     document.querySelector(".t2i-wrong")?.classList.toggle("t2i-hidden", tooLarge);
     return tooLarge;
   };
