@@ -116,13 +116,17 @@ class BatchNormalization(keras.layers.Layer):
         """What a convolution's kernel [...,C] and bias [C] are for its output to be that of this layer behind it,
         outside training."""
         kernel = tf.convert_to_tensor(kernel)
-        scale = self.gamma.value * tf.math.rsqrt(self.moving_variance.value + self.epsilon)
-        offset = self.beta.value - self.moving_mean.value * scale
+        running = self.moving_mean.value, self.moving_variance.value
+        scale, offset = self._scale_and_offset(self.gamma.value, self.beta.value, *running)
         return kernel * tf.cast(scale, kernel.dtype), tf.cast(offset, kernel.dtype)
 
     def _normalised(self, x, gamma, beta, mean, variance):
+        scale, offset = self._scale_and_offset(gamma, beta, mean, variance)
+        return x * tf.cast(scale, x.dtype) + tf.cast(offset, x.dtype)
+
+    def _scale_and_offset(self, gamma, beta, mean, variance):
         scale = gamma * tf.math.rsqrt(variance + self.epsilon)
-        return x * tf.cast(scale, x.dtype) + tf.cast(beta - mean * scale, x.dtype)
+        return scale, beta - mean * scale
 
     def _move(self, mean, variance):
         keep = self.momentum
