@@ -1,8 +1,9 @@
 """How costs grow: a step with the batch and the resolution, preparation and evaluation with the number of pictures.
 
-    python experiments/cost_growth.py OUT [batch] [resolution] [prepare] [evaluate] [first_step]
+    python experiments/cost_growth.py OUT [batch] [resolution] [prepare] [evaluate] [presets]
 
-Steps are those of StackGAN++ at its published width. Every measurement is a command in a process of its own, so that
+Steps are those of StackGAN++ at its published width; of every preset the first step, and how much
+faster its pictures are read than trained on. Every measurement is a command in a process of its own, so that
 its peak memory is its own. OUT gets growth.json and a plot of each part; what growth.json has is not measured again.
 Needs matplotlib: pip install -e '.[plots]'.
 """
@@ -26,7 +27,11 @@ SCALES = {64: 1, 128: 2, 256: 3}
 BATCH_OF_RESOLUTIONS, SIZE_OF_BATCHES, BATCH_OF_PRESETS = 4, 128, 4
 PICTURES = (500, 1000, 2000, 4000, 8000)
 REAL_PICTURES = 100
+STORED_SIZE = 304
+"""Pixels of the pictures that presets read, as those of CUB are stored."""
 TIMED_STEPS = 5
+LONGEST_WAIT, LEAST_READING = 60, 3
+"""What is asked of a preset: seconds to its first step, and pictures read over pictures trained on."""
 
 
 def run(verb, *flags):
@@ -49,6 +54,8 @@ def step(out, *flags):
         "seconds": costs["step_seconds"]["median"],
         "megabytes": costs["peak_memory_megabytes"],
         "first_step_seconds": costs["time_to_first_step_seconds"],
+        "images_per_second": costs["images_per_second"],
+        "reading_images_per_second": costs["reading_images_per_second"],
     }
 
 
@@ -65,12 +72,19 @@ def prepare(out, pictures):
 
 
 @functools.cache
+def drawn(out, size):
+    """The folder of 1,100 flowers."""
+    data = out / f"blossoms-{size}"
+    if not (data / "dataset.json").exists():
+        run("prepare_data", "--source=blossoms", "--num_images=1100", f"--image_size={size}", f"--data_dir={data}")
+    return data
+
+
+@functools.cache
 def generator(out):
-    """A small generator after two steps, its data beside it; real pictures have passed once and are remembered."""
-    trained, data = out / "generator", out / "blossoms"
-    if not data.exists():
-        run("prepare_data", "--source=blossoms", "--num_images=1100", f"--data_dir={data}")
-    run("train", SMALL, f"--data_dir={data}", f"--run_dir={trained}", "--steps=2")
+    """A small generator after two steps; real pictures have passed once and are remembered."""
+    trained = out / "generator"
+    run("train", SMALL, f"--data_dir={drawn(out, 64)}", f"--run_dir={trained}", "--steps=2")
     score(trained, REAL_PICTURES)
     return trained
 
@@ -84,10 +98,11 @@ def evaluate(out, pictures):
     return score(generator(out), pictures)
 
 
-def first_step(out, preset):
+def preset(out, name):
     """At the published width and a small batch; Inception-v3 with random weights, so that nothing is downloaded."""
-    random = ["--image_encoder=random"] if preset.startswith("char_cnn_rnn") else []
-    return step(out, f"--flagfile={ROOT / 'flags' / preset}.flags", f"--batch_size={BATCH_OF_PRESETS}", *random)
+    random = ["--image_encoder=random"] if name.startswith("char_cnn_rnn") else []
+    flags = (f"--flagfile={ROOT / 'flags' / name}.flags", f"--batch_size={BATCH_OF_PRESETS}", *random)
+    return step(out, *flags, f"--data_dir={drawn(out, STORED_SIZE)}")
 
 
 PRESETS = sorted(path.stem for path in (ROOT / "flags").glob("*.flags") if "blossoms" not in path.stem)
@@ -96,7 +111,7 @@ PARTS = {
     "resolution": (resolution, SCALES, f"pixels of the largest scale, batch {BATCH_OF_RESOLUTIONS}"),
     "prepare": (prepare, PICTURES, "drawn flowers prepared"),
     "evaluate": (evaluate, PICTURES, "generated pictures scored"),
-    "first_step": (first_step, PRESETS, ""),
+    "presets": (preset, PRESETS, ""),
 }
 
 
@@ -105,11 +120,16 @@ def plot(part, found, path):
 
     _, points, label = PARTS[part]
     names = [str(point) for point in points]
-    if part == "first_step":
-        figure, axes = pyplot.subplots(figsize=(8, 0.25 * len(names) + 1), layout="constrained")
-        axes.barh(names, [found[name]["first_step_seconds"] for name in names])
-        axes.axvline(60, color="black", linestyle=":")
-        axes.set_xlabel("seconds from the command to the end of the first step")
+    if part == "presets":
+        figure, both = pyplot.subplots(1, 2, figsize=(10, 0.25 * len(names) + 1), layout="constrained", sharey=True)
+        first = [found[name]["first_step_seconds"] for name in names]
+        reading = [found[name]["reading_images_per_second"] / found[name]["images_per_second"] for name in names]
+        both[0].barh(names, first)
+        both[0].axvline(LONGEST_WAIT, color="black", linestyle=":")
+        both[0].set(xlabel="seconds from the command to the end of the first step")
+        both[1].barh(names, reading)
+        both[1].axvline(LEAST_READING, color="black", linestyle=":")
+        both[1].set(xlabel=f"pictures read over pictures trained on, batch {BATCH_OF_PRESETS}", xscale="log")
     else:
         figure, both = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
         for axes, quantity in zip(both, ("seconds", "megabytes"), strict=True):

@@ -19,10 +19,10 @@ from PIL import Image
 from t2i_tf import attention_pictures, describing, devices, film, pictures
 from t2i_tf.config import SampleConfig
 from t2i_tf.data import records, text
-from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import alignment, captioning, neighbors
 from t2i_tf.inference import Run, load
+from t2i_tf.progress import ProgressLine
 
 DEFAULT_CAPTIONS = 8
 COLUMNS = 8

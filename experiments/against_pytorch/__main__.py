@@ -10,7 +10,9 @@ AttnGAN and StackGAN++ are the authors' networks and losses, from a clone of the
 Attend and Tell for Theano: these race with plain PyTorch models of the same layers (plain.py). All are of published
 width, with random weights and data; text encoders take part in steps, not in sampling, and of the captioner steps alone
 are timed, since random weights end captions anywhere. Each side is a process of its own, which waits while the other
-computes. Leave the machine alone meanwhile.
+computes. Leave the machine alone meanwhile. Both sides take a GPU where there
+is one, in their own defaults: of float32, TensorFlow rounds to TF32 in convolutions and products there, PyTorch in
+convolutions alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PUBLISHED = ("attngan", "stackgan_v2")
+BATCHES = {"attngan": 4, "stackgan_v2": 4, "gan_int_cls": 64, "show_attend_tell": 64}
 ROUNDS = {"step": 3, "1": 10, "8": 4}
 """What is asked for -> how often in each round."""
 
@@ -53,14 +56,18 @@ def main(argv):
     parser.add_argument("paper", choices=(*PUBLISHED, "gan_int_cls", "show_attend_tell"))
     parser.add_argument("--code", help="the folder `code` of the authors' repository")
     parser.add_argument("--torch_python", required=True, help="Python of an environment with torch")
+    parser.add_argument("--batch_size", type=int, help="rows of a step (default: 4, or 64 of papers without code)")
+    parser.add_argument("--precision", default="float32", help="of our side, as of t2i-train")
+    parser.add_argument("--jit", default="attention", choices=("attention", "step"), help="of our side")
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args(argv)
     if (options.code is None) == (options.paper in PUBLISHED):
         parser.error(f"--code: {'needed for' if options.code is None else 'there is none of'} {options.paper}")
+    rows = str(options.batch_size or BATCHES[options.paper])
     theirs = ["published.py", options.paper, options.code] if options.code else ["plain.py", options.paper]
     sides = {
-        "PyTorch": start(options.torch_python, str(HERE / theirs[0]), *theirs[1:]),
-        "ours": start(sys.executable, str(HERE / "ours.py"), options.paper),
+        "PyTorch": start(options.torch_python, str(HERE / theirs[0]), *theirs[1:], rows),
+        "ours": start(sys.executable, str(HERE / "ours.py"), options.paper, rows, options.precision, options.jit),
     }
     rounds = {"step": ROUNDS["step"]} if options.paper == "show_attend_tell" else ROUNDS
     for process in sides.values():  # compilation, and the library's own trials

@@ -11,18 +11,15 @@ import tensorflow as tf
 
 from experiments.against_pytorch.serve import serve
 from t2i_tf import papers
-from t2i_tf.training import trainers
+from t2i_tf.training import devices, trainers
 
 RANDOM = np.random.RandomState(0)
-WORDS, LENGTHS = 18, [18, 15, 12, 9]
+WORDS = 18
 SETTINGS = {
-    "attngan": ({"batch_size": 4}, {"vocabulary_size": 5450}),
-    "stackgan_v2": ({"batch_size": 4}, {"text_dim": 1024}),
-    "gan_int_cls": ({"batch_size": 64}, {"text_dim": 1024}),
-    "show_attend_tell": (
-        {"batch_size": 64, "image_encoder": "random"},
-        {"vocabulary_size": 9999, "num_captions": 40000},
-    ),
+    "attngan": ({}, {"vocabulary_size": 5450}),
+    "stackgan_v2": ({}, {"text_dim": 1024}),
+    "gan_int_cls": ({}, {"text_dim": 1024}),
+    "show_attend_tell": ({"image_encoder": "random"}, {"vocabulary_size": 9999, "num_captions": 40000}),
 }
 """Paper -> hyper-parameters beside the defaults, and what the data set is like."""
 CAPTION, ANNOTATIONS = 12, [196, 512]
@@ -51,17 +48,22 @@ def random_batch(recipe, rows):
     if request.text == "embedding":
         batch["embedding"] = tf.constant(RANDOM.randn(rows, request.captions, 1024), tf.float32)
         return batch
-    lengths = np.array(LENGTHS)[:, None]
+    lengths = np.linspace(WORDS, WORDS // 2, rows).astype(int)[:, None]
     words = RANDOM.randint(1, 5450, (rows, 1, WORDS)) * (np.arange(WORDS) < lengths[:, :, None])
     return batch | {"words": tf.constant(words, tf.int32), "word_lengths": tf.constant(lengths, tf.int32)}
 
 
-def main(paper):
+def main(paper, rows, precision, jit):
+    """precision, jit: of t2i-train; a half precision draws in it as well."""
     given, context = SETTINGS[paper]
-    recipe = papers.get(paper).Recipe(papers.resolve(paper, **given), papers.Context(**context))
-    trainer = trainers.trainer(recipe, seed=0, steps_per_epoch=100)
-    batch = random_batch(recipe, given["batch_size"])
-    train, draw = tf.function(trainer.train_step), tf.function(lambda *given: recipe.sample(*given)[-1])
+    with devices.computing_in(precision):
+        settings = papers.resolve(paper, **given, batch_size=int(rows))
+        recipe = papers.get(paper).Recipe(settings, papers.Context(**context))
+    execution = trainers.Execution(scale_loss=precision == "mixed_float16", jit_step=jit == "step")
+    trainer = trainers.trainer(recipe, seed=0, steps_per_epoch=100, execution=execution)
+    batch = random_batch(recipe, int(rows))
+    train = tf.function(trainer.train_step, jit_compile=execution.jit_step)
+    draw = tf.function(lambda *given: recipe.sample(*given)[-1], jit_compile=execution.jit_step)
 
     def timed(function, *given):
         began = time.perf_counter()

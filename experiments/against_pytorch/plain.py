@@ -12,8 +12,16 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent))
 from serve import serve
 
-BATCH, NOISE, TEXT, PROJECTED = 64, 100, 1024, 128
+NOISE, TEXT, PROJECTED = 100, 1024, 128
 CAPTION, PLACES, CHANNELS, WORDS = 13, 196, 512, 10000
+GPU = torch.cuda.is_available()
+
+
+def now():
+    """Seconds, once all that was asked of the device is done."""
+    if GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def normalised(convolution, *activation):
@@ -84,39 +92,40 @@ class Discriminator(nn.Module):
 
 
 class GanIntCls:
-    def __init__(self):
-        self.generator, self.critic = Generator(), Discriminator()
+    def __init__(self, rows):
+        self.rows, self.generator, self.critic = rows, Generator(), Discriminator()
         self.updates = [
             torch.optim.Adam(network.parameters(), 2e-4, betas=(0.5, 0.999))
             for network in (self.generator, self.critic)
         ]
-        self.one, self.zero = torch.ones(BATCH), torch.zeros(BATCH)
+        self.one, self.zero = torch.ones(rows), torch.zeros(rows)
 
     def step(self):
-        real, wrong = (torch.rand(BATCH, 3, 64, 64) * 2 - 1 for _ in range(2))
-        text, noise, other = torch.randn(BATCH, TEXT), torch.randn(BATCH, NOISE), torch.randn(BATCH * 3 // 2, NOISE)
+        rows = self.rows
+        real, wrong = (torch.rand(rows, 3, 64, 64) * 2 - 1 for _ in range(2))
+        text, noise, other = torch.randn(rows, TEXT), torch.randn(rows, NOISE), torch.randn(rows * 3 // 2, NOISE)
         bce, (update, update_critic) = functional.binary_cross_entropy_with_logits, self.updates
-        began = time.perf_counter()
+        began = now()
         with torch.no_grad():
             fake = self.generator(noise, text)
         update_critic.zero_grad()
         mismatched = bce(self.critic(wrong, text), self.zero) + bce(self.critic(fake, text), self.zero)
         (bce(self.critic(real, text), self.one) + 0.5 * mismatched).backward()
         update_critic.step()
-        texts = torch.cat([text, (text[: BATCH // 2] + text[BATCH // 2 :]) / 2])
+        texts = torch.cat([text, (text[: rows // 2] + text[rows // 2 :]) / 2])
         update.zero_grad()
         logits = self.critic(self.generator(other, texts), texts)
-        (bce(logits[:BATCH], self.one) + bce(logits[BATCH:], self.one[: BATCH // 2])).backward()
+        (bce(logits[:rows], self.one) + bce(logits[rows:], self.one[: rows // 2])).backward()
         update.step()
-        return time.perf_counter() - began
+        return now() - began
 
     def sample(self, count):
         self.generator.eval()
         noise, text = torch.randn(count, NOISE), torch.randn(count, TEXT)
-        began = time.perf_counter()
+        began = now()
         with torch.no_grad():
-            self.generator(noise, text).numpy()
-        took = time.perf_counter() - began
+            self.generator(noise, text).cpu().numpy()
+        took = now() - began
         self.generator.train()
         return took
 
@@ -160,23 +169,24 @@ class Decoder(nn.Module):
 
 
 class Captioner:
-    def __init__(self):
-        self.decoder = Decoder()
+    def __init__(self, rows):
+        self.rows, self.decoder = rows, Decoder()
         self.update = torch.optim.Adam(self.decoder.parameters(), 2e-4)
 
     def step(self):
-        annotations, words = torch.rand(BATCH, PLACES, CHANNELS), torch.randint(2, WORDS, (BATCH, CAPTION))
+        annotations, words = torch.rand(self.rows, PLACES, CHANNELS), torch.randint(2, WORDS, (self.rows, CAPTION))
         words[:, -1] = 0
-        began = time.perf_counter()
+        began = now()
         self.update.zero_grad()
         logits, attention = self.decoder(annotations, words)
-        loss = functional.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="sum") / BATCH
+        loss = functional.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="sum") / self.rows
         (loss + 64 / 196 * ((1 - attention.sum(1)) ** 2).sum(1).mean()).backward()
         self.update.step()
-        return time.perf_counter() - began
+        return now() - began
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    side = {"gan_int_cls": GanIntCls, "show_attend_tell": Captioner}[sys.argv[1]]()
+    torch.set_default_device("cuda" if GPU else "cpu")
+    side = {"gan_int_cls": GanIntCls, "show_attend_tell": Captioner}[sys.argv[1]](int(sys.argv[2]))
     serve(side.step, getattr(side, "sample", None))

@@ -15,7 +15,8 @@ from torch.utils import model_zoo
 sys.path.insert(0, str(Path(__file__).parent))
 from serve import serve
 
-BATCH, NOISE, SIZES, LENGTHS = 4, 100, (64, 128, 256), [18, 15, 12, 9]
+NOISE, SIZES, WORDS = 100, (64, 128, 256), 18
+GPU = torch.cuda.is_available()
 RENAMED = {".data[0]": ".item()", "torch.ByteTensor(masks)": "torch.from_numpy(masks).bool()"}
 
 
@@ -43,9 +44,16 @@ def of_theirs(code, name):
 def configured(code):
     sys.path.insert(0, code)
     cfg = importlib.import_module("miscc.config").cfg
-    cfg.CUDA, cfg.TREE.BRANCH_NUM = False, 3
+    cfg.CUDA, cfg.TREE.BRANCH_NUM = GPU, 3
     cfg.GAN.DF_DIM, cfg.GAN.R_NUM, cfg.GAN.Z_DIM = 64, 2, NOISE
     return cfg
+
+
+def now():
+    """Seconds, once all that was asked of the device is done."""
+    if GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def optimizer(network):
@@ -62,40 +70,40 @@ def drawn(network):
 class Gan:
     """Generator, three discriminators, their optimizers, and the moving average of the generator."""
 
-    def __init__(self, model):
-        self.generator = drawn(model.G_NET())
+    def __init__(self, model, rows):
+        self.rows, self.generator = rows, drawn(model.G_NET())
         self.critics = [drawn(critic()) for critic in (model.D_NET64, model.D_NET128, model.D_NET256)]
         self.updates = [optimizer(critic) for critic in self.critics]
         self.update = optimizer(self.generator)
         self.average = [weight.data.clone() for weight in self.generator.parameters()]
-        self.one, self.zero, self.bce = torch.ones(BATCH), torch.zeros(BATCH), nn.BCELoss()
+        self.one, self.zero, self.bce = torch.ones(rows), torch.zeros(rows), nn.BCELoss()
 
     def pictures(self):
-        return [torch.rand(BATCH, 3, size, size) * 2 - 1 for size in SIZES]
+        return [torch.rand(self.rows, 3, size, size) * 2 - 1 for size in SIZES]
 
     def timed_step(self, *data):
-        began = time.perf_counter()
+        began = now()
         self.train(*data)
         with torch.no_grad():
             for weight, average in zip(self.generator.parameters(), self.average, strict=True):
                 average.mul_(0.999).add_(weight, alpha=0.001)
-        return time.perf_counter() - began
+        return now() - began
 
     def timed_sample(self, *given):
         self.generator.eval()
-        began = time.perf_counter()
+        began = now()
         with torch.no_grad():
-            self.generator(*given)[0][-1].numpy()
+            self.generator(*given)[0][-1].cpu().numpy()
         took = time.perf_counter() - began
         self.generator.train()
         return took
 
 
 class StackGanV2(Gan):
-    def __init__(self, code):
+    def __init__(self, code, rows):
         cfg = configured(code)
         cfg.GAN.B_CONDITION, cfg.TRAIN.COEFF.UNCOND_LOSS = True, 1.0
-        super().__init__(of_theirs(code, "model"))
+        super().__init__(of_theirs(code, "model"), rows)
 
     def train(self, real, wrong, noise, text):
         bce, one, zero = self.bce, self.one, self.zero
@@ -116,14 +124,15 @@ class StackGanV2(Gan):
         self.update.step()
 
     def step(self):
-        return self.timed_step(self.pictures(), self.pictures(), torch.randn(BATCH, NOISE), torch.randn(BATCH, 1024))
+        noise, text = torch.randn(self.rows, NOISE), torch.randn(self.rows, 1024)
+        return self.timed_step(self.pictures(), self.pictures(), noise, text)
 
     def sample(self, count):
         return self.timed_sample(torch.randn(count, NOISE), torch.randn(count, 1024))
 
 
 class AttnGan(Gan):
-    def __init__(self, code):
+    def __init__(self, code, rows):
         cfg = configured(code)
         cfg.GAN.GF_DIM, cfg.TEXT.EMBEDDING_DIM, cfg.TRAIN.FLAG = 32, 256, True
         cfg.TRAIN.SMOOTH.update(GAMMA1=4.0, GAMMA2=5.0, GAMMA3=10.0, LAMBDA=5.0)
@@ -131,20 +140,18 @@ class AttnGan(Gan):
         nn.Module.load_state_dict = lambda module, weights: None  # random weights are as fast
         model = of_theirs(code, "model")
         self.losses = of_theirs(code, "miscc.losses")
-        super().__init__(model)
+        super().__init__(model, rows)
         self.image_encoder, self.text_encoder = (
             model.CNN_ENCODER(256).eval(),
             model.RNN_ENCODER(5450, nhidden=256).eval(),
         )
         for network in (self.image_encoder, self.text_encoder):
             network.requires_grad_(False)
-        self.lengths = torch.tensor(LENGTHS)
-        self.captions = torch.randint(1, 5450, (BATCH, max(LENGTHS))) * (
-            torch.arange(max(LENGTHS)) < self.lengths[:, None]
-        )
+        self.lengths = torch.linspace(WORDS, WORDS // 2, rows).long()
+        self.captions = torch.randint(1, 5450, (rows, WORDS)) * (torch.arange(WORDS) < self.lengths[:, None])
 
     def read(self):
-        words, sentence = self.text_encoder(self.captions, self.lengths, self.text_encoder.init_hidden(BATCH))
+        words, sentence = self.text_encoder(self.captions, self.lengths, self.text_encoder.init_hidden(self.rows))
         return words.detach(), sentence.detach(), self.captions == 0
 
     def train(self, real, noise):
@@ -155,7 +162,7 @@ class AttnGan(Gan):
             self.losses.discriminator_loss(critic, *shown, sentence, self.one, self.zero).backward()
             update.step()
         self.generator.zero_grad()
-        places, classes = torch.arange(BATCH), np.arange(BATCH)
+        places, classes = torch.arange(self.rows), np.arange(self.rows)
         loss, _ = self.losses.generator_loss(
             self.critics, self.image_encoder, fake, self.one, words, sentence, places, self.lengths, classes
         )
@@ -163,7 +170,7 @@ class AttnGan(Gan):
         self.update.step()
 
     def step(self):
-        return self.timed_step(self.pictures(), torch.randn(BATCH, NOISE))
+        return self.timed_step(self.pictures(), torch.randn(self.rows, NOISE))
 
     def sample(self, count):
         words, sentence, mask = (x[:1].repeat(count, *[1] * (x.dim() - 1)) for x in self.read())
@@ -172,5 +179,6 @@ class AttnGan(Gan):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    side = {"attngan": AttnGan, "stackgan_v2": StackGanV2}[sys.argv[1]](sys.argv[2])
+    torch.set_default_device("cuda" if GPU else "cpu")
+    side = {"attngan": AttnGan, "stackgan_v2": StackGanV2}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
     serve(side.step, side.sample)

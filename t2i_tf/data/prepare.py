@@ -9,32 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-import multiprocessing
 import os
 import shutil
-import sys
-import time
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import PIL
-
-import t2i_tf
 from t2i_tf.data import parts, pickles, records, sources
-from t2i_tf.data.images import BadImage, StorageRules, StoredImage, start_worker, store, store_all
+from t2i_tf.data.images import StorageRules, StoredImage, store
+from t2i_tf.data.joining import PartWriter, cannot_be_used, join, made_with
 from t2i_tf.data.parts import Part, Work
-from t2i_tf.data.sources import Example, Source, some
+from t2i_tf.data.sources import Example, Source
+from t2i_tf.data.storing import storing
 from t2i_tf.data.text import TEXT_LENGTH, words
 from t2i_tf.errors import UserError
+from t2i_tf.progress import ProgressLine
 
 if TYPE_CHECKING:
     from t2i_tf.config import PrepareConfig
@@ -104,7 +97,7 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
             if None in finished:
                 bad = [bad for record in map(work.record, shared) if record for bad in record["bad"]]
                 if bad and not options.allow_missing:
-                    raise UserError(f"{_cannot_be_used(bad)}. Replace them, or leave them out with --allow_missing")
+                    raise UserError(f"{cannot_be_used(bad)}. Replace them, or leave them out with --allow_missing")
                 count = len(finished) - finished.count(None)
                 print(f"{count:,} of {len(finished):,} parts are finished; who finishes the last one joins them")
                 return None
@@ -112,7 +105,7 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
                 if not ours:
                     print("all parts are finished, and another command is joining them")
                     return None
-                manifest = _join(work, all_parts, finished, source, outline, notes, options, resolved)
+                manifest = join(work, all_parts, finished, source, outline.classes, notes, options, resolved)
                 work.finish()
         except FileNotFoundError:
             if not _is_there(folder, resolved):
@@ -121,32 +114,6 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
             return Path(options.data_dir)
     _summarise(options.data_dir, manifest)
     return Path(options.data_dir)
-
-
-class ProgressLine:
-    """Pictures done, pictures a second and time left on stderr: one line kept current on a terminal, else a line every
-    ten seconds."""
-
-    def __init__(self) -> None:
-        self._stream = sys.stderr
-        self._terminal = self._stream.isatty()
-        self._pause = 0.2 if self._terminal else 10.0
-        self._start = self._shown = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        last = done == total
-        if now - self._shown < self._pause and not (last and self._terminal):
-            return
-        self._shown = now
-        speed = done / max(now - self._start, 1e-9)
-        minutes, seconds = divmod(round((total - done) / speed), 60)
-        line = f"{done:,} of {total:,} pictures, {speed:,.0f} a second, {minutes}:{seconds:02d} left"
-        if self._terminal:
-            self._stream.write(f"\r{line:<70}" + ("\n" if last else ""))
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
 
 
 def clean_caption(caption: str, tally: Counter) -> str:
@@ -274,11 +241,7 @@ class _Outline:
 def _identity(resolved: Mapping, outline: _Outline) -> dict:
     """What all who write parts of one data set must agree on. Whether bad pictures are left out is asked at its end."""
     kept = {name: value for name, value in resolved.items() if name != "allow_missing"}
-    return {**kept, "examples": outline.sha256, **_made_with()}
-
-
-def _made_with() -> dict[str, str]:
-    return {"t2i_tf": t2i_tf.__version__, "pillow": PIL.__version__}
+    return {**kept, "examples": outline.sha256, **made_with()}
 
 
 def _check_disk(
@@ -341,7 +304,7 @@ def _write_parts(
     class_ids = {name: number for number, name in enumerate(classes)}
     left = [part for part in shared if _finished(work, part, options) is None]
     done, total = 0, sum(len(part.positions) for part in left)
-    with _storing(rules, options.workers, total) as stored:
+    with storing(rules, options.workers, total) as stored:
         for part in left:
             with work.claimed(part) as ours:
                 if not ours or _finished(work, part, options) is not None:
@@ -349,192 +312,13 @@ def _write_parts(
                     continue
                 with work.written(part) as folder:
                     of_part = (examples[position] for position in part.positions)
-                    record = _Record(folder, part.split, classes, options.shard_megabytes * 1_000_000)
+                    record = PartWriter(folder, part.split, classes, options.shard_megabytes * 1_000_000)
                     with record.writer:
                         for example, picture in stored(of_part):
                             record.add(example, picture, class_ids.get(example.class_name, -1))
                             done += 1
                             progress(done, total)
                         parts.save(folder, record.close())
-
-
-class _Record:
-    """Writes the pictures of a part, and what is to be known of them when parts are joined."""
-
-    def __init__(self, folder: Path, split: str, classes: Sequence[str], shard_bytes: int):
-        self.writer = records.SplitWriter(folder, split, shard_bytes)
-        self._split, self._classes = split, classes
-        self._bad: list[tuple[str, str]] = []
-        self._changes: dict[str, tuple[int, list[str]]] = {}
-        self._words: Counter = Counter()
-        self._caption_counts: set[int] = set()
-
-    def add(self, example: Example, picture: StoredImage | BadImage, class_id: int) -> None:
-        if isinstance(picture, BadImage):
-            self._bad.append((example.image if isinstance(example.image, str) else example.name, picture.reason))
-            return
-        record = records.serialize(
-            picture.jpeg, picture.height, picture.width, example.captions, class_id, example.name, picture.box,
-            example.attributes,
-        )  # fmt: skip
-        self.writer.write(record, class_id, example.captions, example.name, picture.box)
-        self._caption_counts.add(len(example.captions))
-        if self._split == "train":
-            self._words.update(itertools.chain.from_iterable(map(words, example.captions)))
-        _count(self._changes, {change: (1, [example.name]) for change in picture.changes})
-
-    def close(self) -> dict:
-        return {
-            "split": self._split,
-            "entry": self.writer.close(self._classes),
-            "caption_counts": sorted(self._caption_counts),
-            "words": self._words,
-            "changes": self._changes,
-            "bad": self._bad,
-        }
-
-
-def _count(changes: dict[str, tuple[int, list[str]]], more: Mapping[str, tuple[int, list[str]]]) -> None:
-    """Adds to how many pictures were changed, and to the first of their names, by change."""
-    for change, (count, names) in more.items():
-        before, first = changes.get(change, (0, []))
-        changes[change] = (before + count, (first + names)[:_NAMED])
-
-
-_Stored = Iterator[tuple[Example, StoredImage | BadImage]]
-
-
-@contextmanager
-def _storing(rules: StorageRules, count: int | None, pictures: int) -> Iterator[Callable[[Iterator[Example]], _Stored]]:
-    """`store` for the examples of an iterator, in order, by processes for so many pictures: one a core unless `count`
-    says how many, none where one would do."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = min(count or cores, -(-pictures // _CHUNK))
-    if count <= 1:
-        yield lambda examples: ((example, store(example.image, example.box, rules)) for example in examples)
-        return
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=start_worker)
-    try:
-        yield lambda examples: _in_processes(examples, rules, executor, ahead=4 * count)
-    except BrokenProcessPool:
-        raise UserError("a worker process was killed, perhaps for memory: try again with --workers=1") from None
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _in_processes(
-    examples: Iterator[Example], rules: StorageRules, executor: ProcessPoolExecutor, ahead: int
-) -> _Stored:
-    """So many chunks ahead of who takes them."""
-    waiting: deque = deque()
-    while chunk := list(itertools.islice(examples, _CHUNK)):
-        pictures = [(example.image, example.box) for example in chunk]
-        waiting.append((chunk, executor.submit(store_all, pictures, rules)))
-        if len(waiting) > ahead:
-            yield from _results(*waiting.popleft())
-    while waiting:
-        yield from _results(*waiting.popleft())
-
-
-def _results(chunk: Sequence[Example], future: Future[list[StoredImage | BadImage]]) -> _Stored:
-    return zip(chunk, future.result(), strict=True)
-
-
-def _cannot_be_used(bad: Sequence[tuple[str, str]]) -> str:
-    return f"{len(bad):,} pictures cannot be used: {some([f'{name} ({why})' for name, why in bad], 20)}"
-
-
-def _join(
-    work: Work,
-    all_parts: Sequence[Part],
-    finished: Sequence[Mapping],
-    source: Source,
-    outline: _Outline,
-    notes: Sequence[str],
-    options: PrepareConfig,
-    resolved: Mapping,
-) -> dict:
-    """Writes what the data set has beside its shards, dataset.json last, and returns that."""
-    pieces: dict[str, list[tuple[Path, Mapping]]] = {}
-    words_of_training: Counter = Counter()
-    changes: dict[str, tuple[int, list[str]]] = {}
-    for part, record in zip(all_parts, finished, strict=True):
-        pieces.setdefault(part.split, []).append((work.path(part), record["entry"]))
-        words_of_training.update(record["words"])
-        _count(changes, record["changes"])
-    notes = [*source.notes, *notes]
-    if bad := [bad for record in finished for bad in record["bad"]]:
-        notes.append(f"left out: {_cannot_be_used(bad)}")
-    splits = {
-        split: records.join(work.folder, split, of_split)
-        for split, of_split in pieces.items()
-        if any(entry["images"] for _, entry in of_split)
-    }
-    if not splits:
-        raise UserError(f"{_cannot_be_used(bad)}. No other is there: replace them")
-    for change, (count, names) in sorted(changes.items()):
-        notes.append(f"{change}: {count:,} pictures ({_first(names, count)})")
-    counts = sorted({count for record in finished for count in record["caption_counts"]})
-    manifest = _manifest(options, resolved, source, splits, counts, words_of_training, outline.classes, notes)
-    if options.embeddings is not None:
-        manifest["embeddings"] = _attach_embeddings(work.folder, options.embeddings, splits)
-    beside = work.folder / f"{records.MANIFEST}.unfinished"
-    beside.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(work.folder / records.MANIFEST)
-    return manifest
-
-
-def _first(names: Sequence[str], count: int) -> str:
-    shown = ", ".join(names)
-    return shown if count == len(names) else f"{shown} and {count - len(names):,} more"
-
-
-def _manifest(
-    options: PrepareConfig,
-    resolved: Mapping,
-    source: Source,
-    splits: Mapping[str, Mapping],
-    caption_counts: Sequence[int],
-    frequency: Counter,
-    classes: Sequence[str],
-    notes: Sequence[str],
-) -> dict:
-    mean = sum(entry["captions"] for entry in splits.values()) / sum(entry["images"] for entry in splits.values())
-    vocabulary = sorted(frequency, key=lambda word: (-frequency[word], word))
-    return {
-        "name": source.name,
-        "version": records.VERSION,
-        "format": records.FORMAT,
-        "image_size": options.image_size,
-        "crop": options.crop,
-        "resize": options.resize,
-        "resample": options.resample,
-        "quality": options.quality,
-        "image_channels": 3,
-        "splits": dict(splits),
-        "classes": list(classes),
-        "vocabulary": vocabulary,
-        "vocabulary_counts": [frequency[word] for word in vocabulary],
-        "captions_per_image": {"min": caption_counts[0], "max": caption_counts[-1], "mean": mean},
-        "source": source.info,
-        "notes": list(notes),
-        "seed": options.seed,
-        "options": dict(resolved),
-        "made_with": _made_with(),
-    }
-
-
-def _attach_embeddings(folder: Path, published: str, splits: Mapping[str, Mapping]) -> dict:
-    """Writes embeddings/published/<split>.npy, float32 [captions, dimensions] in record order -> manifest entry."""
-    files = {}
-    (folder / "embeddings" / "published").mkdir(parents=True, exist_ok=True)
-    for split, entry in splits.items():
-        with np.load(folder / entry["index"]["file"], allow_pickle=False) as index:
-            vectors = pickles.published_embeddings(published, split, index["name"].tolist(), index["captions"].tolist())
-        path = folder / "embeddings" / "published" / f"{split}.npy"
-        np.save(path, vectors)
-        files[split] = {**records.describe(path), "file": path.relative_to(folder).as_posix()}
-    return {"published": {"dimensions": vectors.shape[1], "files": files}}
 
 
 def _summarise(data_dir: str, manifest: Mapping) -> None:

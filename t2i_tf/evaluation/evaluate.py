@@ -14,7 +14,6 @@ import numpy as np
 from t2i_tf import checkpoints, devices
 from t2i_tf.config import EvaluateConfig, RunConfig
 from t2i_tf.data import pipeline, records
-from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import (
     alignment,
@@ -28,6 +27,7 @@ from t2i_tf.evaluation import (
     sources,
 )
 from t2i_tf.inference import Run, load, restore
+from t2i_tf.progress import ProgressLine
 
 VERSION = 1
 NUM_IMAGES = 1000

@@ -21,10 +21,10 @@ from PIL import Image
 from t2i_tf import inference, sampling
 from t2i_tf.config import HumanRankConfig, RunConfig
 from t2i_tf.data import images, records
-from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation.human_rank import PICTURES, Method, Sheets, asked
 from t2i_tf.evaluation.sources import KINDS
+from t2i_tf.progress import ProgressLine
 
 DEFAULTS = {
     "split": "test",

@@ -9,11 +9,11 @@ import numpy as np
 
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import records
-from t2i_tf.data.prepare import ProgressLine
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import real_pictures
 from t2i_tf.evaluation.distributions import InceptionScore, KernelDistance, Moments, frechet_distance
 from t2i_tf.evaluation.features import Extractor, extractor
+from t2i_tf.progress import ProgressLine
 
 METRICS = ("is", "fid", "kid")
 SPLITS = 10

@@ -6,8 +6,6 @@ import pickle
 import re
 import resource
 import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from PIL import Image
 
 from t2i_tf.config import PrepareConfig
 from t2i_tf.data import records, sources
-from t2i_tf.data.prepare import ProgressLine, clean_caption, prepare
+from t2i_tf.data.prepare import clean_caption, prepare
 from t2i_tf.errors import UserError
 
 REAL = os.environ.get("T2I_REAL_DATA")
@@ -362,29 +360,6 @@ def test_embeddings_that_do_not_fit(options, tmp_path):
     assert leftovers(options) == ["set.partial"]
     os.remove(tmp_path / "embeddings" / "test" / "filenames.pickle")
     assert "filenames.pickle cannot be read" in refusal(options)
-
-
-def test_progress_off_a_terminal(capsys, monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    line = ProgressLine()
-    for done in range(1, 101):
-        clock[0] += 0.25
-        line(done, 100)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["40 of 100 pictures, 4 a second, 0:15 left", "80 of 100 pictures, 4 a second, 0:05 left"]
-
-
-def test_progress_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    line = ProgressLine()
-    line(10, 10)
-    assert sys.stderr.getvalue().startswith("\r10 of 10 pictures")
-    assert sys.stderr.getvalue().endswith("\n")
 
 
 def test_evenly_over_the_splits():
