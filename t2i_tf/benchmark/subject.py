@@ -18,6 +18,7 @@ from t2i_tf.config import BenchmarkConfig, RunConfig
 from t2i_tf.data import pipeline, records, text
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
+from t2i_tf.networks.precision import computing_in
 from t2i_tf.training import devices, loop
 from t2i_tf.training.trainers import trainer as make_trainer
 
@@ -50,7 +51,7 @@ class Subject:
         self.strategy = devices.strategy(options.devices)
         self.replicas = self.strategy.num_replicas_in_sync
         devices.check_batch(self.batch_size, self.replicas, options.accumulate)
-        with self.strategy.scope(), devices.computing_in(options.precision):
+        with self.strategy.scope(), computing_in(options.precision):
             self.recipe = papers.get(options.paper).Recipe(self.hyperparameters, self.context)
             steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images if self.split else CUB_IMAGES)
             execution = devices.execution(options, self.recipe, self.replicas)
@@ -103,9 +104,9 @@ class Subject:
     def _keep_graph(self) -> None:
         train_step = self.trainer.train_step
 
-        def traced(batch):
+        def traced(*given):
             self.graph = tf.compat.v1.get_default_graph()
-            return train_step(batch)
+            return train_step(*given)
 
         self.trainer.train_step = traced
 

@@ -40,7 +40,8 @@ class WordAttention(keras.layers.Layer):
     call: features [B,H,W,C], word vectors [B,T,D], lengths int [B] -> (context [B,H,W,C], weights [B,H,W,T]).
 
     Words are projected to e' = U e without bias; a place's weights are the softmax over the words of <h, e'>, its
-    context is the weighted sum of e'. Words behind the end of the caption get no weight.
+    context is the weighted sum of e'. Words behind the end of the caption get no weight. Scores and weights are float32
+    whatever the policy.
 
     Args:
         published_mask: as the published program, which mixes up rows and takes for place p of sample b the length of
@@ -61,9 +62,10 @@ class WordAttention(keras.layers.Layer):
     @staticmethod
     def _attended(places, words, lengths):
         """[B,P,C], [B,T,C], int [B, P or 1] -> ([B,P,C], [B,P,T])."""
+        kind, places, words = words.dtype, tf.cast(places, tf.float32), tf.cast(words, tf.float32)
         scores = tf.matmul(places, words, transpose_b=True)
         weights = tf.nn.softmax(tf.where(is_word(lengths, words), scores, NOT_ATTENDED))
-        return tf.matmul(weights, words), weights
+        return tf.cast(tf.matmul(weights, words), kind), weights
 
     def call(self, features, words, lengths):
         _, height, width, channels = features.shape
@@ -92,8 +94,9 @@ def region_attention(
         regions: [I,R,D]; words: [J,T,D]; lengths: int [J].
         gamma1: how sharply a word picks its regions.
 
-    Returns contexts [I,J,T,D] and weights [I,J,T,R].
+    Returns contexts [I,J,T,D] and weights [I,J,T,R], float32.
     """
+    regions, words = tf.cast(regions, tf.float32), tf.cast(words, tf.float32)
     _, region_count, width = regions.shape
     images, (captions, word_count, _) = tf.shape(regions)[0], tf.unstack(tf.shape(words))
     # One product for all pairs: as an einsum over pairs it took twice as long on a CPU.

@@ -36,7 +36,8 @@ class BatchNormalization(keras.layers.Layer):
 
     Against `keras.layers.BatchNormalization`: epsilon 1e-5, momentum 0.9 (Torch's 0.1 on the new value), the running
     variance stores the unbiased estimate n/(n-1), and with several replicas the moments are those of the global batch:
-    the published programs ran each batch on one device, and the number of devices must not change the result.
+    the published programs ran each batch on one device, and the number of devices must not change the result. Whatever
+    the policy, it computes in float32; only what comes and goes is in half precision.
 
     Args:
         activation: follows. For the gradient both are computed again from x, so that of all between one convolution and
@@ -122,7 +123,7 @@ class BatchNormalization(keras.layers.Layer):
 
     def _normalised(self, x, gamma, beta, mean, variance):
         scale, offset = self._scale_and_offset(gamma, beta, mean, variance)
-        return x * tf.cast(scale, x.dtype) + tf.cast(offset, x.dtype)
+        return tf.cast(tf.cast(x, scale.dtype) * scale + offset, x.dtype)
 
     def _scale_and_offset(self, gamma, beta, mean, variance):
         scale = gamma * tf.math.rsqrt(variance + self.epsilon)
@@ -148,8 +149,8 @@ def transposed_convolution(filters: int, first: bool = False, name: str | None =
 
 
 def flat(maps: tf.Tensor) -> tf.Tensor:
-    """[B,H,W,C] -> [B, H*W*C]."""
-    return tf.reshape(maps, [tf.shape(maps)[0], -1])
+    """[B,H,W,C] -> float32 [B, H*W*C]."""
+    return tf.cast(tf.reshape(maps, [tf.shape(maps)[0], -1]), tf.float32)
 
 
 @tf.custom_gradient
@@ -329,7 +330,8 @@ class LeakyConvolution(keras.layers.Layer):
 class GatedConditioningAugmentation(keras.layers.Layer):
     """Sentence vector [B, D] and noise N(0,1) [B, width] -> (condition, mu, log variance), each [B, width].
 
-    condition = mu + noise * exp(log variance / 2); mu and log variance are a dense layer of the text behind a GLU.
+    condition = mu + noise * exp(log variance / 2); mu and log variance are a dense layer of the text behind a GLU, and
+    float32 whatever the policy.
     """
 
     def __init__(self, width: int, **kwargs):
@@ -337,8 +339,9 @@ class GatedConditioningAugmentation(keras.layers.Layer):
         self.dense = keras.layers.Dense(4 * width, kernel_initializer=orthogonal(), name="dense")
 
     def call(self, text, noise):
-        mu, log_variance = tf.split(glu(self.dense(text)), 2, axis=-1)
-        return mu + noise * tf.exp(log_variance / 2), mu, log_variance
+        mu, log_variance = tf.split(tf.cast(glu(self.dense(text)), tf.float32), 2, axis=-1)
+        condition = mu + tf.cast(noise, tf.float32) * tf.exp(log_variance / 2)
+        return tf.cast(condition, self.compute_dtype), mu, log_variance
 
 
 class GeneratorStem(keras.layers.Layer):

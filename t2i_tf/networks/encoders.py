@@ -9,6 +9,7 @@ A source of Inception-v3 weights is one of
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import tensorflow as tf
 from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
 from t2i_tf.networks.inception import SIZE as INCEPTION_SIZE
 from t2i_tf.networks.inception import InceptionV3
+from t2i_tf.networks.precision import computing_in
 
 HUB_HANDLE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 HUB_REGIONS = "InceptionV3/Mixed_6e"
@@ -50,14 +52,16 @@ def draw_weights(network: keras.Model) -> None:
 
 def _from_keras(source: str) -> keras.Model:
     """keras.applications.InceptionV3 without its top, pooled. Raises ValueError."""
-    build = keras.applications.InceptionV3
+    build = functools.partial(keras.applications.InceptionV3, include_top=False, pooling="avg")
     if source == "random":
         logging.warning("Inception-v3 with random weights: good for timing, not for training")
-        network = build(include_top=False, weights=None, pooling="avg")
+        with computing_in("float32"):
+            network = build(weights=None)
         draw_weights(network)
         return network
     try:
-        return build(include_top=False, weights="imagenet" if source == "keras" else source, pooling="avg")
+        with computing_in("float32"):
+            return build(weights="imagenet" if source == "keras" else source)
     except Exception as error:  # keras raises bare Exceptions for downloads and ValueErrors for shapes
         raise ValueError(
             f"{source}: no Inception-v3 weights there ({_one_line(error)}); download "
@@ -83,7 +87,7 @@ def _from_hub(source: str):
 
 
 class InceptionFeatures:
-    """Frozen Inception-v3: pictures -> pooled features.
+    """Frozen Inception-v3: pictures -> pooled features. float32 whatever the policy: they are kept for other runs.
 
     Args:
         source: see the head of this module.
@@ -143,7 +147,7 @@ class HubInception:
             )
 
     def __call__(self, images, training=False):
-        endpoints = self.module((images + 1.0) / 2.0, training=False, return_endpoints=True)
+        endpoints = self.module((tf.cast(images, tf.float32) + 1.0) / 2.0, training=False, return_endpoints=True)
         return endpoints[HUB_REGIONS], endpoints["default"]
 
 
@@ -179,7 +183,7 @@ def _uniform(bound: float) -> keras.Initializer:
 class RegionEncoder(keras.Model):
     """The image side of the DAMSM: pictures -> vectors of their regions, and one of the whole.
 
-    call: images [B,S,S,3] in [-1, 1] of any size -> (regions [B,h,w,width], code [B,width]); h = w = 17 for
+    call: images [B,S,S,3] in [-1, 1] of any size -> (regions [B,h,w,width], code [B,width]), float32; h = w = 17 for
         Inception-v3, which sees pictures of 299 pixels (bilinear resize), S / 8 for the small network.
 
     Inception-v3 is frozen; two linear maps behind it are trained: of Mixed_6e without bias, of the pooled features
@@ -229,14 +233,14 @@ class RegionEncoder(keras.Model):
     def call(self, images, training=False):
         if self.layout != "conv" and images.shape[1:3] != (INCEPTION_SIZE, INCEPTION_SIZE):
             images = tf.raw_ops.ResizeBilinear(
-                images=images,
+                images=tf.cast(images, tf.float32),
                 size=[INCEPTION_SIZE, INCEPTION_SIZE],
                 align_corners=self.aligned_corners,
                 half_pixel_centers=not self.aligned_corners,
             )
         moving = self.trunk.trainable if self.layout == "conv" else self.moving_statistics
         regions, features = self.trunk(images, training=training and moving)
-        return self.region_map(regions), self.code_map(features)
+        return tf.cast(self.region_map(regions), tf.float32), tf.cast(self.code_map(features), tf.float32)
 
     def start(self) -> None:
         """Sets the weights that the source names, for a run that has none yet. Raises ValueError."""
@@ -325,9 +329,9 @@ class GRUCell(_Cell):
 class WordEncoder(keras.Model):
     """The text side of the DAMSM: a bi-directional recurrent network.
 
-    call: words int32 [B,T], lengths int [B] -> (word vectors [B,T,width], sentence vectors [B,width]). A word's vector
-        joins the states of both directions there, and is exactly zero behind the end of the caption; the sentence
-        joins the last state of each, the backward direction having begun at the last word.
+    call: words int32 [B,T], lengths int [B] -> (word vectors [B,T,width], sentence vectors [B,width]), float32. A
+        word's vector joins the states of both directions there, and is exactly zero behind the end of the caption; the
+        sentence joins the last state of each, the backward direction having begun at the last word.
         dropout: factors [B,T,word_dim] on the embeddings, drawn outside; None for none.
 
     Args:
@@ -369,7 +373,8 @@ class WordEncoder(keras.Model):
         mask = tf.sequence_mask(lengths, tf.shape(words)[1])
         onwards, last, *_ = self.forward(x, mask=mask)
         back, first, *_ = self.backward(x, mask=mask)
-        return tf.concat([onwards, tf.reverse(back, axis=[1])], axis=-1), tf.concat([last, first], axis=-1)
+        vectors, sentences = tf.concat([onwards, tf.reverse(back, axis=[1])], -1), tf.concat([last, first], -1)
+        return tf.cast(vectors, tf.float32), tf.cast(sentences, tf.float32)
 
 
 @dataclass(frozen=True)
@@ -415,6 +420,7 @@ class AnnotationFeatures:
     """Frozen convolutional network: pictures -> annotations [B,L,D], a vector a place, places row by row.
 
     VGG-19 gives those of Show, Attend and Tell: the last convolution of block 5 after its ReLU, before pooling.
+    float32 whatever the policy: they are kept for other runs.
 
     Args:
         backbone: a key of BACKBONES.
@@ -445,7 +451,8 @@ class AnnotationFeatures:
             logging.warning("%s with random weights: its annotations tell little of the pictures", name)
         try:
             weights = {"keras": "imagenet", "random": None}.get(source, source)
-            network = self.backbone.build(include_top=False, weights=weights)
+            with computing_in("float32"):
+                network = self.backbone.build(include_top=False, weights=weights)
         except Exception as error:  # keras raises bare Exceptions for downloads and ValueErrors for shapes
             raise ValueError(
                 f"{source}: no weights of {name} there ({error}); download {self.backbone.weights_file} from the Keras "

@@ -36,6 +36,8 @@ def gather(rows: tf.Tensor) -> tf.Tensor:
     context = _context()
     if context is None:
         return rows
+    if rows.dtype in (tf.bfloat16, tf.float16):  # gradients meet here, and are summed in float32
+        return tf.cast(gather(tf.cast(rows, tf.float32)), rows.dtype)
     if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
         # Its all_gather fails where a worker has one replica ("destinations can not be empty", TensorFlow 2.21).
         place, share = context.replica_id_in_sync_group, tf.shape(rows)[0]

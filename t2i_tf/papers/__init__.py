@@ -23,8 +23,6 @@ Every recipe has
   they cannot be had;
 * maybe `clip_norms`: network name -> largest global norm of the gradient of its trained weights, all replicas' rows
   together; a larger gradient is scaled down to it before the optimizer sees it;
-* maybe `proven`: which of "mixed_bfloat16", "mixed_float16" (--precision) and "step" (--jit) tests hold to train it to
-  the same loss; others are refused;
 * maybe `whole_batch`: why its loss cannot be had from parts of a batch (--accumulate), or None.
 
 A GAN recipe has `generator` and the ordered dict `discriminators`, and

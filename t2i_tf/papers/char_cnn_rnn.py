@@ -153,7 +153,8 @@ class TextEncoder(keras.Model):
         return tf.nn.max_pool1d(x, 3, 2, "VALID") if self.third_pool else x
 
     def call(self, characters, training=False):
-        return self.projection(tf.reduce_mean(self.recurrent(self.recurrent_input(characters)), axis=1))
+        states = self.recurrent(self.recurrent_input(characters))
+        return tf.cast(self.projection(tf.reduce_mean(states, axis=1)), tf.float32)
 
 
 class ConvolutionalImageEncoder(keras.Model):
@@ -180,7 +181,7 @@ class ConvolutionalImageEncoder(keras.Model):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = leaky_relu(norm(conv(x), training=training))
         vector = self.projection(tf.reshape(x, [tf.shape(x)[0], x.shape[1] * x.shape[2] * x.shape[3]]))
-        return PICTURE_LENGTH * tf.math.l2_normalize(vector, axis=-1)
+        return PICTURE_LENGTH * tf.math.l2_normalize(tf.cast(vector, tf.float32), axis=-1)
 
 
 def _frozen_features(source: str) -> encoders.InceptionFeatures:
@@ -198,7 +199,7 @@ class ProjectedFeatures(keras.Model):
         self.projection = keras.layers.Dense(embedding_dim, name="projection")
 
     def call(self, features, training=False):
-        return self.projection(features)
+        return tf.cast(self.projection(features), tf.float32)
 
 
 class Recipe:

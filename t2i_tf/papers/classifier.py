@@ -69,7 +69,8 @@ class Classifier(keras.Model):
         if self.layout != "conv" and images.shape[1:3] != (INCEPTION_SIZE, INCEPTION_SIZE):
             images = tf.image.resize(images, [INCEPTION_SIZE, INCEPTION_SIZE])
         _, features = self.trunk(images, training=training)
-        return features, self.head(features if dropout is None else features * dropout)
+        logits = self.head(features if dropout is None else features * dropout)
+        return tf.cast(features, tf.float32), tf.cast(logits, tf.float32)
 
 
 class Recipe:

@@ -207,7 +207,6 @@ class Recipe:
 
     kind = "gan"
     score_metrics = ("caption_fidelity", "diversity")
-    proven = ("mixed_bfloat16",)
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters

@@ -159,13 +159,13 @@ class WordVectors(keras.layers.Layer):
     """Word ids int32 [...] -> vectors [..., width]; zero for NOTHING.
 
     The gradient is dense, as published: all words take part in every update. (Keras keeps that of its `Embedding`
-    sparse, with which its RMSprop fails.)
+    sparse, with which its RMSprop fails.) Whatever the policy, it is summed in float32.
     """
 
     def __init__(self, size: int, width: int, **kwargs):
         super().__init__(**kwargs)
         self.size, self.width = size, width
-        self.vectors = self.add_weight(name="vectors", shape=(size, width), initializer=small())
+        self.vectors = self.add_weight(name="vectors", shape=(size, width), initializer=small(), autocast=False)
 
     def call(self, words):
         @tf.custom_gradient
@@ -177,7 +177,7 @@ class WordVectors(keras.layers.Layer):
             found = tf.gather(vectors, tf.maximum(words, 0))
             return tf.where((words < 0)[..., None], 0.0, found), gradient
 
-        return looked_up(tf.convert_to_tensor(self.vectors))
+        return tf.cast(looked_up(tf.convert_to_tensor(self.vectors)), self.compute_dtype)
 
 
 class Decoder(keras.Model):
@@ -194,6 +194,8 @@ class Decoder(keras.Model):
         dropout: what each unit is multiplied with, see `dropout_shapes`; None: nothing is left out.
         draws: hard attention in training: {"uniform": [B,T] for `drawn_place`, "sampled": [B,T], 1 where a place is
             drawn}; None: the attention itself mixes, soft or hard.
+
+    All but the contexts is float32 whatever the policy.
     """
 
     def __init__(
@@ -211,7 +213,7 @@ class Decoder(keras.Model):
         context_to_output: bool = True,
         name: str = "decoder",
     ):
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)  # numbers drawn from [0, 1) may not be rounded to 1
         self.vocabulary_size, self.annotation_dim = vocabulary_size, annotation_dim
         self.word_dim, self.state_dim, self.attends = word_dim, state_dim, attends
         self.previous_word_to_output = previous_word_to_output
@@ -257,7 +259,8 @@ class Decoder(keras.Model):
     def first_state(self, annotations, dropout=None) -> tuple[tf.Tensor, tf.Tensor]:
         """[B,L,D] -> LSTM state and memory, [B,state_dim] each."""
         x = self.initial_input(annotations, dropout)
-        return tf.tanh(self.initial_state(x)), tf.tanh(self.initial_memory(x))
+        state, memory = (tf.cast(layer(x), tf.float32) for layer in (self.initial_state, self.initial_memory))
+        return tf.tanh(state), tf.tanh(memory)
 
     def projected(self, annotations) -> tf.Tensor | None:
         """The part of the score that does not depend on the step, [B,L,D]."""
@@ -280,16 +283,16 @@ class Decoder(keras.Model):
         gates, seen = word_gates + self.gates_of_state(state), {}
         if self.attends:
             score = self.scorer(tf.tanh(projected + self.state_projection(state)[:, None]))
-            attention = weights = tf.nn.softmax(score[:, :, 0])
+            attention = weights = tf.nn.softmax(tf.cast(score[:, :, 0], tf.float32))
             if uniform is not None:
                 share = sampled[:, None]
                 weights = share * drawn_place(attention, uniform) + (1.0 - share) * attention
-            context = tf.einsum("bl,bld->bd", weights, annotations)
+            context = tf.einsum("bl,bld->bd", tf.cast(weights, annotations.dtype), annotations)
             selector = tf.ones_like(context[:, :1]) if self.selector is None else tf.sigmoid(self.selector(state))
-            context *= selector
+            context, selector = context * selector, tf.cast(selector, tf.float32)
             gates += self.gates_of_context(context)
             seen = {"attention": attention, "weights": weights, "selector": selector[:, 0], "contexts": context}
-        to_input, to_forget, to_output, candidate = tf.split(gates, 4, axis=-1)
+        to_input, to_forget, to_output, candidate = tf.split(tf.cast(gates, tf.float32), 4, axis=-1)
         memory = tf.sigmoid(to_forget) * memory + tf.sigmoid(to_input) * tf.tanh(candidate)
         return {"states": tf.sigmoid(to_output) * tf.tanh(memory), "memories": memory, **seen}
 
@@ -303,15 +306,16 @@ class Decoder(keras.Model):
         x = _dropped(tf.tanh(x), dropout, "output_0")
         for i, layer in enumerate(self.output_hidden, 1):
             x = _dropped(tf.nn.relu(layer(x)), dropout, f"output_{i}")
-        return self.output_words(x)
+        return tf.cast(self.output_words(x), tf.float32)
 
     def read(self, annotations, words, caption_mask=None, dropout=None, draws=None) -> dict:
         """What `call` returns, without the logits; and "words", the vectors [B,T,word_dim] of the words before."""
+        annotations = tf.cast(annotations, self.compute_dtype)
         before = tf.concat([tf.fill([tf.shape(words)[0], 1], NOTHING), words[:, :-1]], axis=1)
         vectors, projected = self.word_vectors(before), self.projected(annotations)
         state, memory = self.first_state(annotations, dropout)
         inputs = {"word_gates": self.gates_of_word(vectors), **(draws or {})}
-        kept = tf.ones_like(vectors[:, :, :1]) if caption_mask is None else caption_mask[:, :, None]
+        kept = tf.ones_like(vectors[:, :, :1], tf.float32) if caption_mask is None else caption_mask[:, :, None]
 
         def advance(last, row):
             row, keep = row
@@ -322,9 +326,9 @@ class Decoder(keras.Model):
 
         first = {"states": state, "memories": memory}
         if self.attends:
-            nowhere = tf.zeros_like(annotations[:, :, 0])
+            nowhere = tf.zeros_like(annotations[:, :, 0], tf.float32)
             first |= {"attention": nowhere, "weights": nowhere, "contexts": tf.zeros_like(annotations[:, 0])}
-            first |= {"selector": tf.zeros_like(annotations[:, 0, 0])}
+            first |= {"selector": tf.zeros_like(annotations[:, 0, 0], tf.float32)}
         rows = tf.scan(advance, tf.nest.map_structure(_swapped, (inputs, kept)), first)
         rows = tf.nest.map_structure(_swapped, rows)
         return {**rows, "words": vectors, "initial_state": state, "initial_memory": memory}
@@ -336,7 +340,7 @@ class Decoder(keras.Model):
 
 
 def _dropped(x, dropout, name):
-    return x if dropout is None else x * dropout[name]
+    return x if dropout is None else x * tf.cast(dropout[name], x.dtype)
 
 
 def _swapped(x):
@@ -367,7 +371,7 @@ def beam_search(
     none is left. Of equal candidates the first hypothesis, then the smaller id wins.
     """
     batch, size = tf.shape(annotations)[0], decoder.vocabulary_size
-    annotations = tf.repeat(annotations, beam_size, axis=0)
+    annotations = tf.repeat(tf.cast(annotations, decoder.compute_dtype), beam_size, axis=0)
     projected, (state, memory) = decoder.projected(annotations), decoder.first_state(annotations)
     none = tf.fill([batch, beam_size], float("inf"))
     no_ids = tf.fill([batch, beam_size, max_length], -1)
@@ -584,8 +588,9 @@ class Recipe:
         return {"captioner": make_optimizer(self.hyperparameters.optimizer, self.hyperparameters.learning_rate)}
 
     def noise(self, draw) -> dict:
-        """Shapes are those of the batch: what is drawn from is handed on."""
-        return {"uniform": draw.uniform}
+        """dropout and draws: see `Decoder`, for captions of the batch's length."""
+        rows = draw.words + 1
+        return {"draws": self._draws(draw.uniform, rows), "dropout": self._dropout(draw.uniform, rows)}
 
     def annotations(self, batch, training: bool = False) -> tf.Tensor:
         """float32 [B,L,D] of batch["annotations"], or of batch["images"]: [B,S,S,3], float in [-1, 1] or uint8."""
@@ -595,7 +600,7 @@ class Recipe:
         if pictures.dtype == tf.uint8:
             pictures = tf.cast(pictures, tf.float32) / 127.5 - 1.0
         if self.image_encoder is not None:
-            return self.image_encoder(pictures, training=training)
+            return tf.cast(self.image_encoder(pictures, training=training), tf.float32)
         return self.frozen_features((pictures + 1.0) * 127.5)
 
     def rows(self, batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -631,8 +636,7 @@ class Recipe:
         """-log p of a caption, mean over the rows of the batch, and what attention is trained with beside it."""
         hp = self.hyperparameters
         words, mask = self.rows(batch)
-        draws, dropout = (make(noise["uniform"], tf.shape(words)[1]) for make in (self._draws, self._dropout))
-        made = self.decoder(self.annotations(batch, training=True), words, mask, dropout, draws, training=True)
+        made = self.decoder(self.annotations(batch, training=True), words, mask, training=True, **noise)
         row_losses = losses.caption_negative_log_likelihood(made["logits"], words, mask)
         likelihood = tf.reduce_mean(tf.reduce_sum(row_losses, axis=1))
         logs = {"negative_log_likelihood": likelihood, "per_word": tf.reduce_sum(row_losses) / tf.reduce_sum(mask)}

@@ -153,7 +153,7 @@ class ConditioningAugmentation(keras.layers.Layer):
     """Sentence vector [B, D] and noise [B, width] -> (condition, mu, log variance), each [B, width].
 
     condition = mu + noise * sigma. An activated dense layer gives mu and the spread, which is log sigma in the
-    tensorflow form and log sigma^2 in the pytorch form.
+    tensorflow form and log sigma^2 in the pytorch form. mu and log variance are float32 whatever the policy.
     """
 
     def __init__(self, form: str, width: int, linear: bool = False, **kwargs):
@@ -164,9 +164,10 @@ class ConditioningAugmentation(keras.layers.Layer):
         self.dense = Dense(2 * width, kernel_initializer=conv_initializer(), name="dense")
 
     def call(self, text, noise):
-        mu, spread = tf.split(self.activation(self.dense(text)), 2, axis=-1)
+        mu, spread = tf.split(tf.cast(self.activation(self.dense(text)), tf.float32), 2, axis=-1)
         log_variance = self.spread_scale * spread
-        return mu + noise * tf.exp(log_variance / 2), mu, log_variance
+        condition = mu + tf.cast(noise, tf.float32) * tf.exp(log_variance / 2)
+        return tf.cast(condition, self.compute_dtype), mu, log_variance
 
 
 class Stage1Generator(keras.Model):

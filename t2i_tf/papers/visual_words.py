@@ -59,7 +59,7 @@ class Recipe:
     def tell_words(self, images, training=False) -> tf.Tensor:
         """[B,S,S,3] in [-1, 1] -> logits [B,V] of each word by its number; number 0 is padding and means nothing."""
         _, features = self.trunk(images, training=training)
-        return self.head(features)
+        return tf.cast(self.head(features), tf.float32)
 
     def steps_per_epoch(self, num_images: int) -> int:
         return max(1, num_images // self.hyperparameters.batch_size)

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator
 
-import keras
 import tensorflow as tf
 
 from t2i_tf import devices as of_this_machine
@@ -67,29 +66,12 @@ def check_batch(batch_size: int, replicas: int, parts: int = 1) -> None:
         )
 
 
-@contextlib.contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """Layers that are made inside compute in this Keras policy; their weights are float32."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def execution(training: TrainConfig, recipe, replicas: int) -> Execution:
     """How the trainer computes a step. Raises UserError for what cannot be."""
     if training.jit == "step" and replicas > 1:
         raise UserError(
             f"--jit=step: XLA compiles the step of one device, here are {replicas}: leave it out, or train on one"
         )
-    for flag, usual in (("precision", ("float32",)), ("jit", (None, "none", "attention"))):
-        value = getattr(training, flag)
-        if value not in (*usual, *getattr(recipe, "proven", ())):
-            raise UserError(
-                f"--{flag}={value} is not yet proven to train {training.paper} to the same loss: leave the flag out"
-            )
     reason = getattr(recipe, "whole_batch", None)
     if training.accumulate > 1 and reason:
         raise UserError(

@@ -20,6 +20,7 @@ from t2i_tf.data import pipeline, records, sampling, text
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import alignment, evaluate, score_file
 from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
+from t2i_tf.networks.precision import computing_in
 from t2i_tf.training import caches, callbacks, devices, run_folder
 from t2i_tf.training.best import BestWeights
 from t2i_tf.training.trainers import trainer as make_trainer
@@ -86,7 +87,7 @@ class Session:
         checksum = self.dataset.manifest["splits"][self.split.name]["index"]["sha256"]
         self.config = RunConfig(training, dataclasses.asdict(hyperparameters), dataclasses.asdict(context), checksum)
         keras.utils.set_random_seed(training.seed)
-        with self.strategy.scope(), devices.computing_in(training.precision):
+        with self.strategy.scope(), computing_in(training.precision):
             self.recipe = papers.get(training.paper).Recipe(hyperparameters, context)
             self.steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images)
             execution = devices.execution(training, self.recipe, replicas)

@@ -32,10 +32,18 @@ class Draw:
     Args:
         rows: how many rows of the batch this is for.
         part: (k, n): they are part k of n of the replica's rows, and get the noise that they would get among them.
+        words: of the longest caption, where the batch holds words.
     """
 
-    def __init__(self, seed: int, step: tf.Tensor, rows: tf.Tensor, part: tuple[int, int] = (0, 1)):
-        self.seed, self.step, self.rows, self.part = seed, step, rows, part
+    def __init__(
+        self,
+        seed: int,
+        step: tf.Tensor,
+        rows: tf.Tensor,
+        part: tuple[int, int] = (0, 1),
+        words: tf.Tensor | None = None,
+    ):
+        self.seed, self.step, self.rows, self.part, self.words = seed, step, rows, part, words
 
     def _drawn(self, draw, name, width, rows, *limits):
         stream = zlib.crc32(f"{self.seed}/{name}".encode())
@@ -63,7 +71,7 @@ class Execution:
     """Losses are multiplied, and gradients divided, by a number that float16 gradients do not vanish with. A step whose
     gradients overflow is left out, and the number halved."""
     jit_step: bool = False
-    """One replica: the whole step is compiled by XLA."""
+    """One replica: the whole step is compiled by XLA, all but its noise."""
     accumulate: int = 1
     """Parts that a replica's rows are cut into."""
     steps: int = 1
@@ -107,9 +115,14 @@ class _Trainer(keras.Model):
         strategy = self.distribute_strategy
 
         @tf.function(jit_compile=self.execution.jit_step)
-        def step(batch):
-            logs = strategy.run(self.train_step, args=(batch,))
+        def of_noise(batch, noise):
+            logs = strategy.run(self.train_step, args=(batch, noise))
             return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+
+        @tf.function
+        def step(batch):
+            # Drawn outside: compiled by XLA, the same seed gives other numbers.
+            return of_noise(batch, strategy.run(self.noise, args=(batch,)))
 
         @tf.function
         def steps(iterator):
@@ -183,14 +196,19 @@ class _Trainer(keras.Model):
     def _scaled(self, loss):
         return loss / (replicas.count() * self.execution.accumulate)
 
-    def _parts(self, batch) -> list[tuple[dict, Draw]]:
+    def noise(self, batch) -> list[dict]:
+        """The noise of this replica's rows at this step, of each part."""
+        count = self.execution.accumulate
+        rows = tf.shape(batch["class"])[0] // count
+        words = tf.shape(batch["words"])[-1] if "words" in batch else None
+        return [self.recipe.noise(Draw(self.seed, self.step, rows, (k, count), words)) for k in range(count)]
+
+    def _parts(self, batch, noise) -> list[tuple[dict, dict]]:
         """The rows of this replica in parts, with the noise of each."""
         batch, count = self._prepared(batch), self.execution.accumulate
         cut = [tf.split(rows, count) if count > 1 else [rows] for rows in tf.nest.flatten(batch)]
         parts = [tf.nest.pack_sequence_as(batch, of_part) for of_part in zip(*cut, strict=True)]
-        return [
-            (part, Draw(self.seed, self.step, tf.shape(part["class"])[0], (k, count))) for k, part in enumerate(parts)
-        ]
+        return [*zip(parts, self.noise(batch) if noise is None else noise, strict=True)]
 
 
 class GanTrainer(_Trainer):
@@ -203,13 +221,14 @@ class GanTrainer(_Trainer):
         for name, discriminator in recipe.discriminators.items():
             self.optimizers[name].build(discriminator.trainable_variables)
 
-    def train_step(self, batch):
-        return self._in_parts(batch) if self.execution.accumulate > 1 else self._at_once(batch)
+    def train_step(self, batch, noise=None):
+        """noise: see there; drawn here when it is not given."""
+        parts = self._parts(batch, noise)
+        return self._in_parts(parts) if len(parts) > 1 else self._at_once(*parts[0])
 
-    def _at_once(self, batch):
+    def _at_once(self, batch, noise):
         recipe, logs = self.recipe, {}
-        ((batch, draw),) = self._parts(batch)
-        noise, condition = recipe.noise(draw), recipe.condition(batch)
+        condition = recipe.condition(batch)
         generator_tape = tf.GradientTape()
         with generator_tape:
             generated = recipe.generate(condition, noise)
@@ -223,12 +242,12 @@ class GanTrainer(_Trainer):
             gradients = generator_tape.gradient(loss, variables)
         return self._train_generator(gradients, named, logs)
 
-    def _in_parts(self, batch):
+    def _in_parts(self, parts):
         """As `_at_once`, with less memory: the generator draws the pictures of every part twice, first for the
         discriminators and, when these are updated, with a tape, so that the layers of one part alone are kept. Its
         running statistics move with the second."""
         recipe, logs = self.recipe, {}
-        parts = [(part, recipe.condition(part), recipe.noise(draw)) for part, draw in self._parts(batch)]
+        parts = [(part, recipe.condition(part), noise) for part, noise in parts]
         moving = recipe.generator.non_trainable_variables
         before = statistics = [tf.identity(variable.value) for variable in moving]
         shown = []
@@ -273,12 +292,10 @@ class SupervisedTrainer(_Trainer):
         self.variables_trained = [v for network in self.networks.values() for v in network.trainable_variables]
         self.optimizers[self.optimizer_name].build(self.variables_trained)
 
-    def train_step(self, batch):
-        def losses(part, draw):
-            return self.recipe.losses(part, self.recipe.noise(draw))
-
+    def train_step(self, batch, noise=None):
+        """noise: see there; drawn here when it is not given."""
         name, variables = self.optimizer_name, self.variables_trained
-        gradients, named = self._gradients(name, variables, self._parts(batch), losses)
+        gradients, named = self._gradients(name, variables, self._parts(batch, noise), self.recipe.losses)
         return self._finish(named | self._apply(name, self._clipped(gradients), variables))
 
     def _clipped(self, gradients) -> list:

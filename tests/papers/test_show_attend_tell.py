@@ -55,8 +55,9 @@ def batch_of(annotations, captions):
     }
 
 
-def noise(seed=0, step=0, rows=2):
-    return {"uniform": Draw(seed, tf.constant(step), tf.constant(rows)).uniform}
+def noise(recipe, batch, seed=0, step=0):
+    rows, _, words = batch["words"].shape
+    return recipe.noise(Draw(seed, tf.convert_to_tensor(step), tf.constant(rows), words=tf.constant(words)))
 
 
 # The decoder.
@@ -99,9 +100,8 @@ def test_padding_of_the_batch_does_not_matter(make):
     short = batch_of(annotations_of(1), [[2, 3]])
     wide = {**short, "words": tf.constant([[[2, 3, 7, 7, 7]]])}  # whatever stands behind the end
     np.testing.assert_allclose(*(recipe.negative_log_likelihood(batch) for batch in (short, wide)), rtol=1e-6)
-    given = noise(rows=1)
     recipe.hyperparameters = dataclasses.replace(recipe.hyperparameters, dropout=0.0)
-    logs = [recipe.losses(batch, given) for batch in (short, wide)]
+    logs = [recipe.losses(batch, noise(recipe, batch)) for batch in (short, wide)]
     for name in logs[0]:
         assert float(logs[0][name]) == pytest.approx(float(logs[1][name]), rel=1e-5), name
 
@@ -112,7 +112,7 @@ def test_no_attention_sees_the_mean_annotation_alone(make):
     moved = annotations + tf.constant([1.0, -1.0, 2.0, -2.0])[:, None]  # the same mean
     batches = [batch_of(a, [[2, 3], [4, 5]]) for a in (annotations, moved)]
     np.testing.assert_allclose(*map(recipe.negative_log_likelihood, batches), rtol=1e-5)
-    assert set(recipe.losses(batches[0], noise())) == {"loss", "negative_log_likelihood", "per_word"}
+    assert set(recipe.losses(batches[0], noise(recipe, batches[0]))) == {"loss", "negative_log_likelihood", "per_word"}
     captions = recipe.caption(batches[0], max_length=5)
     assert captions.attention is None and captions.selector is None
     with_attention = make(attention="soft").negative_log_likelihood
@@ -255,7 +255,7 @@ def test_places_are_drawn_by_their_weights():
 @pytest.mark.parametrize("coin", ["image_and_step", "image", "step"])
 def test_the_coin(make, coin):
     recipe = make(attention="hard", coin=coin, sampling_share=0.3)
-    sampled = recipe._draws(noise(rows=600)["uniform"], 500)["sampled"].numpy()
+    sampled = recipe._draws(Draw(0, tf.constant(0), tf.constant(600)).uniform, 500)["sampled"].numpy()
     assert sampled.shape == (600, 500) and set(np.unique(sampled)) == {0.0, 1.0}
     alike = {"image": sampled.std(axis=1).max(), "step": sampled.std(axis=0).max()}
     assert [name for name, deviation in alike.items() if deviation == 0] == ([] if coin == "image_and_step" else [coin])
@@ -269,20 +269,21 @@ def test_draws_and_dropout_depend_on_the_step_alone(make):
     found = []
     for step in (0, 0, 1):
         recipe.decoder.baseline.assign(1.0)
-        found.append(float(recipe.losses(batch, noise(step=step))["loss"]))
+        found.append(float(recipe.losses(batch, noise(recipe, batch, step=step))["loss"]))
     assert found[0] == found[1] != found[2]
-    kept = recipe._dropout(noise(rows=200)["uniform"], 30)
+    kept = recipe._dropout(Draw(0, tf.constant(0), tf.constant(200)).uniform, 30)
     assert set(kept) == {"initial_1", "state", "output_0"}
     for name, values in kept.items():
         assert set(np.unique(values)) == {0.0, np.float32(1 / 0.6)}, name
         assert values.numpy().mean() == pytest.approx(1.0, abs=0.1), name
-    assert recipe._dropout is not None and make(dropout=0.0)._dropout(noise()["uniform"], 3) is None
+    assert noise(recipe, batch)["dropout"] is not None and noise(make(dropout=0.0), batch)["dropout"] is None
 
 
 @pytest.mark.parametrize("attention, given", [("soft", {}), ("hard", {}), ("hard", {"doubly_stochastic_hard": True})])
 def test_what_is_minimised(make, attention, given):
     recipe = make(attention=attention, doubly_stochastic_weight=2.0, **given)
-    logs = recipe.losses(batch_of(annotations_of(2), [[2, 3], [4, 5]]), noise())
+    batch = batch_of(annotations_of(2), [[2, 3], [4, 5]])
+    logs = recipe.losses(batch, noise(recipe, batch))
     weight = 0.0 if attention == "hard" and not given else 2.0
     total = logs["negative_log_likelihood"] + weight * logs["doubly_stochastic"]
     assert float(logs["loss"]) == pytest.approx(float(total), rel=1e-6)
@@ -320,7 +321,7 @@ def scores_of_estimate(recipe, annotations, caption, exact, groups=200, draws=50
     @tf.function
     def estimate(step):
         with tf.GradientTape() as tape:
-            logs = recipe.losses(batch, {"uniform": Draw(1, step, tf.constant(draws)).uniform})
+            logs = recipe.losses(batch, noise(recipe, batch, seed=1, step=step))
         gradients = tape.gradient(logs["loss"], variables)
         return logs["negative_log_likelihood"], tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
 
@@ -400,7 +401,7 @@ def test_a_network_that_is_not_trained_stays(make):
     before = recipe.networks["image_encoder"].get_weights()
     batch = batch_of(None, [[2], [3]]) | {"images": (tf.zeros([2, 9, 9, 3]),)}
     del batch["annotations"]
-    recipe.losses(batch, noise())
+    recipe.losses(batch, noise(recipe, batch))
     for old, new in zip(before, recipe.networks["image_encoder"].get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 

@@ -124,11 +124,10 @@ def test_soft_attention_and_dropout(parity, recipe):
 
     if mask.numpy().all():  # then the recipe's loss is that of the file
         uniform = {f"dropout_{name}": array.reshape(len(array), -1) for name, array in kept.items()}
+        noise = {"dropout": recipe._dropout(lambda name, width: uniform[name], words.shape[1]), "draws": None}
         for form in FORMS:
             recipe.hyperparameters = dataclasses.replace(recipe.hyperparameters, doubly_stochastic_form=form)
-            logs, (of_weights,) = gradients(
-                lambda: (recipe.losses(batch, {"uniform": lambda name, width: uniform[name]})["loss"],), variables
-            )
+            logs, (of_weights,) = gradients(lambda: (recipe.losses(batch, noise)["loss"],), variables)
             parity.compare(f"out/total_loss_{form}", logs[0], LIKELIHOOD)
             compare_gradients(parity, f"grad_{form}", recipe, variables, of_weights)
     parity.finish()
@@ -145,7 +144,8 @@ def test_hard_attention(parity, recipe):
         parity.compare_equal(f"out_{case}/coin", coin)
         reached = (attention.cumsum(-1) - attention / 2)[places == 1].reshape(coin.shape)
         given = {"place": reached.astype(np.float32), "coin": 1 - coin.astype(np.float32)}
-        noise = {"uniform": lambda name, width, given=given: tf.constant(given[name])}
+        draws = recipe._draws(lambda name, width, given=given: tf.constant(given[name]), words.shape[1])
+        noise = {"draws": draws, "dropout": None}
         decoder.baseline.assign(parity.config["baseline"])
 
         logs, (of_weights,) = gradients(lambda noise=noise: (recipe.losses(batch, noise)["loss"],), variables)
@@ -153,7 +153,6 @@ def test_hard_attention(parity, recipe):
         parity.compare(f"out_{case}/ce_loss", logs[0], LIKELIHOOD)  # what attention learns from adds nothing
         parity.compare(f"out_{case}/new_baseline", decoder.baseline, FORWARD)
 
-        draws = recipe._draws(noise["uniform"], words.shape[1])
         made = decoder(batch["annotations"], words, mask, draws=draws)
         rows = compare_forward(
             parity, f"out_{case}", recipe, made, decoder.initial_input(batch["annotations"]), words, mask

@@ -68,7 +68,5 @@ def test_what_cannot_be_computed_so_is_refused():
         execution(damsm.Recipe, accumulate=2)
     with pytest.raises(UserError, match="--jit=step: XLA compiles the step of one device, here are 2"):
         execution(replicas=2, jit="step")
-    with pytest.raises(UserError, match="--precision=mixed_float16 is not yet proven to train"):
-        execution(damsm.Recipe, precision="mixed_float16")
     with pytest.raises(UserError, match="--jit=attention: gan_int_cls has no attention"):
         devices.with_jit(TrainConfig(paper="gan_int_cls", jit="attention"), {}, set())
