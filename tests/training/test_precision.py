@@ -19,14 +19,15 @@ HALF, COMPILED = 0.06, 1e-4
 SCALE = 2.0**5
 
 PICTURES = {"image_encoder_width": 4, "image_size": 32, "batch_size": 6}
-STAGE = {"generator_width": 4, "discriminator_width": 2, "noise_dim": 5, "condition_dim": 4, "residual_blocks": 1}
+STAGE = {"generator_width": 8, "discriminator_width": 8, "noise_dim": 5, "condition_dim": 4, "residual_blocks": 1}
 STAGE |= {"batch_size": 6}
 TREE = {"generator_width": 4, "discriminator_width": 2, "noise_dim": 5, "condition_dim": 4, "batch_size": 6}
 TREE |= {"num_scales": 2, "base_size": 16}
 WORDS = {"image_encoder": "conv", "image_encoder_width": 2, "embedding_dim": 8, "word_dim": 6}
-CAPTIONER = {**PICTURES, "image_encoder": "conv", "word_dim": 8, "state_dim": 12}
+CAPTIONER = {**PICTURES, "image_encoder": "conv", "word_dim": 8, "state_dim": 12, "learning_rate": 0.02}
 CASES = {
-    "char_cnn_rnn": {"text_channels": (8, 8, 8), "embedding_dim": 16, "image_encoder_width": 4, "batch_size": 8},
+    "char_cnn_rnn": {"text_channels": (8, 8, 8), "embedding_dim": 16, "image_encoder_width": 4, "batch_size": 8}
+    | {"learning_rate": 0.02},
     "gan_int_cls": {"generator_width": 4, "discriminator_width": 4, "text_projection": 8, "noise_dim": 8}
     | {"batch_size": 8, "ema_decay": 0.5},
     "stackgan-1": STAGE,
@@ -44,21 +45,19 @@ CASES = {
     "classifier": {**PICTURES, "image_encoder": "conv", "split": "train", "held_out": 0.0},
     "visual_words": PICTURES,
 }
-"""Name, a paper and maybe its variant -> its settings."""
+"""Name, a paper and maybe its variant -> its settings. Rates are such that four steps change the loss."""
 WAYS = {
     "bfloat16": {"precision": "mixed_bfloat16"},
     "float16": {"precision": "mixed_float16"},
     "step": {"jit": "step"},
     "attention": {"jit": "attention"},
     "float16-step": {"precision": "mixed_float16", "jit": "step"},
-    "bfloat16-accumulate": {"precision": "mixed_bfloat16", "accumulate": 2},
 }
 QUICK = {
     ("classifier", "bfloat16"),
     ("classifier", "float16"),
-    ("visual_words", "step"),
-    ("damsm", "bfloat16"),
-    ("damsm", "attention"),
+    ("classifier", "step"),
+    ("gan_int_cls", "bfloat16"),
 }
 
 
@@ -144,17 +143,16 @@ def whole(session, tmp_path_factory):
     """-> what float32 logs, nothing compiled; trained once."""
     found = {}
 
-    def call(name, accumulate=1):
-        if (name, accumulate) not in found:
-            made = session(name, tmp_path_factory.mktemp("runs") / name, accumulate=accumulate, jit="none")
-            found[name, accumulate] = trained(made)[0]
-        return found[name, accumulate]
+    def call(name):
+        if name not in found:
+            found[name] = trained(session(name, tmp_path_factory.mktemp("runs") / name, jit="none"))[0]
+        return found[name]
 
     return call
 
 
 @pytest.mark.parametrize("name, way", _combinations())
-def test_losses_are_those_of_float32(name, way, session, whole, tmp_path, record_property):
+def test_losses_are_those_of_float32(name, way, session, whole, tmp_path):
     settings = WAYS[way]
     made = session(name, tmp_path / "run", **settings)
     steps, graph = trained(made)
@@ -165,15 +163,14 @@ def test_losses_are_those_of_float32(name, way, session, whole, tmp_path, record
     assert {variable.dtype for network in networks for variable in network.variables} == {"float32"}
     assert {layer.compute_dtype for network in networks for layer in network._flatten_layers()} == {half}
     assert keras.config.dtype_policy().name == "float32"
-    expected = whole(name, settings.get("accumulate", 1))
+    expected = whole(name)
     names = [name for name in expected[0] if name.split("/")[-1] == "loss"]
     differences = [
         abs(step[name] - right[name]) / abs(right[name])
         for step, right in zip(steps, expected, strict=True)
         for name in names
     ]
-    record_property("difference", max(differences))
-    print(f"\n{name} {way}: {max(differences):.1e}")
+    print(f"\n{name} {way}: {max(differences):.1e}")  # shown by pytest -s
     assert max(differences) < (COMPILED if half == "float32" else HALF)
     if half == "float16":
         assert {value for step in steps for key, value in step.items() if key.endswith("loss_scale")} == {SCALE}
