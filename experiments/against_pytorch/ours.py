@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from experiments.against_pytorch.serve import serve
 from t2i_tf import papers
-from t2i_tf.training import devices, trainers
+from t2i_tf.networks.precision import computing_in
+from t2i_tf.training import trainers
 
 RANDOM = np.random.RandomState(0)
 WORDS = 18
@@ -56,13 +57,14 @@ def random_batch(recipe, rows):
 def main(paper, rows, precision, jit):
     """precision, jit: of t2i-train; a half precision draws in it as well."""
     given, context = SETTINGS[paper]
-    with devices.computing_in(precision):
+    with computing_in(precision):
         settings = papers.resolve(paper, **given, batch_size=int(rows))
         recipe = papers.get(paper).Recipe(settings, papers.Context(**context))
     execution = trainers.Execution(scale_loss=precision == "mixed_float16", jit_step=jit == "step")
     trainer = trainers.trainer(recipe, seed=0, steps_per_epoch=100, execution=execution)
     batch = random_batch(recipe, int(rows))
-    train = tf.function(trainer.train_step, jit_compile=execution.jit_step)
+    step = tf.function(trainer.train_step, jit_compile=execution.jit_step)
+    train = tf.function(lambda batch: step(batch, trainer.noise(batch)))
     draw = tf.function(lambda *given: recipe.sample(*given)[-1], jit_compile=execution.jit_step)
 
     def timed(function, *given):

@@ -27,7 +27,8 @@ SMALL_TRANSPOSED_SIDE = 4
 library at batch 64, in a sixth at batch 1 (forward alone); 8x8x512 would take 1.2 times as long at batch 64."""
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether this machine has no GPU."""
     return not tf.config.list_physical_devices("GPU")
 
 
@@ -37,15 +38,15 @@ def folds(convolution: keras.layers.Conv2D, maps: tf.Tensor) -> bool:
     maps that it makes of a picture. (AttnGAN at published width draws in 0.86 of the time, eight pictures at a time.)
     """
     made = convolution.compute_output_shape(maps.shape)[1:]
-    return None not in made and _on_cpu() and math.prod(convolution.kernel.shape) <= math.prod(made)
+    return None not in made and on_cpu() and math.prod(convolution.kernel.shape) <= math.prod(made)
 
 
 def _convolved(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     """Pads as TensorFlow's "same"."""
     rows, columns, channels, filters = kernel.shape
     height, width = (None if side is None else -(-side // stride) for side in maps.shape[1:3])
-    known = maps.shape[1:].is_fully_defined() and maps.dtype == tf.float32
-    if not (known and _on_cpu() and rows * columns * channels * filters >= WEIGHTS_A_PLACE * height * width):
+    known = maps.shape[1:].is_fully_defined() and maps.dtype.size >= 4  # products in half precision are slow there
+    if not (known and on_cpu() and rows * columns * channels * filters >= WEIGHTS_A_PLACE * height * width):
         return tf.nn.conv2d(maps, kernel, stride, "SAME")
     sizes, strides = [1, rows, columns, 1], [1, stride, stride, 1]
     patches = tf.image.extract_patches(maps, sizes, strides, [1, 1, 1, 1], "SAME")
@@ -134,7 +135,7 @@ class UpsampledConvolution(Convolution):
         kernel = tf.convert_to_tensor(kernel)
         if max(inputs.shape[1:3]) > SMALL_SIDE:
             return _upsampled_by_folding(inputs, kernel)
-        return _upsampled_by_taps(inputs, kernel) if _on_cpu() else _convolved(double_size(inputs), kernel, 1)
+        return _upsampled_by_taps(inputs, kernel) if on_cpu() else _convolved(double_size(inputs), kernel, 1)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
@@ -175,6 +176,6 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
         if self.first:
             weights = tf.reshape(kernel, [-1, kernel.shape[-1]])
             return tf.reshape(tf.matmul(maps[:, 0, 0], weights, transpose_b=True), [-1, 4, 4, self.filters])
-        if _on_cpu() and max(maps.shape[1:3]) <= SMALL_TRANSPOSED_SIDE:
+        if on_cpu() and max(maps.shape[1:3]) <= SMALL_TRANSPOSED_SIDE:
             return _transposed_by_taps(maps, kernel)
         return super().call(maps)

@@ -71,15 +71,17 @@ def test_the_transposed_layer_is_that_of_keras(side, first):
 @pytest.mark.parametrize("kernel, stride", [(4, 2), (3, 1), (1, 1), (3, 2)])
 @pytest.mark.parametrize("side", [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (8, 8)])
 def test_a_product_of_patches(monkeypatch, kernel, stride, side):
+    monkeypatch.setattr(convolutions, "on_cpu", lambda: True)
     monkeypatch.setattr(convolutions, "WEIGHTS_A_PLACE", 0)
     library = tf.nn.conv2d
     monkeypatch.setattr(tf.nn, "conv2d", None)  # so that only the product can be taken
-    same(
-        lambda maps, kernel: convolutions._convolved(maps, kernel, stride),
-        lambda maps, kernel: library(maps, kernel, stride, "SAME"),
-        normal(2, *side, 3),
-        normal(kernel, kernel, 3, 5),
-    )
+    with tf.device("CPU:0"):
+        same(
+            lambda maps, kernel: convolutions._convolved(maps, kernel, stride),
+            lambda maps, kernel: library(maps, kernel, stride, "SAME"),
+            normal(2, *side, 3),
+            normal(kernel, kernel, 3, 5),
+        )
 
 
 def test_what_the_sizes_choose(monkeypatch):
