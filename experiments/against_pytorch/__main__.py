@@ -60,6 +60,7 @@ def main(argv):
     parser.add_argument("--precision", default="float32", help="of our side, as of t2i-train")
     parser.add_argument("--jit", default="attention", choices=("attention", "step"), help="of our side")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--measured", nargs="+", choices=ROUNDS, help="step, or pictures drawn at once (default: all)")
     options = parser.parse_args(argv)
     if (options.code is None) == (options.paper in PUBLISHED):
         parser.error(f"--code: {'needed for' if options.code is None else 'there is none of'} {options.paper}")
@@ -69,7 +70,8 @@ def main(argv):
         "PyTorch": start(options.torch_python, str(HERE / theirs[0]), *theirs[1:], rows),
         "ours": start(sys.executable, str(HERE / "ours.py"), options.paper, rows, options.precision, options.jit),
     }
-    rounds = {"step": ROUNDS["step"]} if options.paper == "show_attend_tell" else ROUNDS
+    measured = options.measured or (["step"] if options.paper == "show_attend_tell" else [*ROUNDS])
+    rounds = {what: ROUNDS[what] for what in measured}
     for process in sides.values():  # compilation, and the library's own trials
         for what in rounds:
             for _ in range(3):
