@@ -1,6 +1,7 @@
 """Half precision and compiled steps train every paper to the losses of float32: within HALF and COMPILED of them at
-each of four steps. In float16 losses are scaled by so little that no gradient overflows, since a step left out is
-another training; what becomes of overflows is tested below."""
+each of four steps; Stage-II of StackGAN at its first alone, since its untrained weights multiply rounding (after four
+even compiled float32 was 3% off). In float16 losses are scaled by so little that no gradient overflows, since a step
+left out is another training; what becomes of overflows is tested below."""
 
 from __future__ import annotations
 
@@ -16,8 +17,6 @@ from t2i_tf.data.prepare import prepare
 from t2i_tf.training import loop
 
 HALF, COMPILED = 0.06, 1e-4
-STAGE_2 = {HALF: 0.15, COMPILED: 5e-3}
-"""Instead, for Stage-II of StackGAN: some thirty batch norms of few rows, one behind the other, amplify rounding."""
 SCALE = 2.0**5
 
 PICTURES = {"image_encoder_width": 4, "image_size": 32, "batch_size": 6}
@@ -105,13 +104,10 @@ def session(blossoms, request, tmp_path_factory):
             given["damsm_run"] = str(request.getfixturevalue("damsm_run").path)
         if paper in ("gan_int_cls", "stackgan") or name == "stackgan_v2":
             settings["text_encoder_run"] = str(request.getfixturevalue("text_encoder_run").path)
-        training = TrainConfig(paper=paper, data_dir=str(data_dir), run_dir=str(run_dir), **{"steps": 4, **settings})
+        settings = {"steps": 1 if given.get("stage") == 2 else 4, **settings}
+        training = TrainConfig(paper=paper, data_dir=str(data_dir), run_dir=str(run_dir), **settings)
         found = loop.Session(training, given)
         loop._load_pretrained(found)
-        if given.get("stage") == 2:  # else maps shrink from layer to layer, until batch norms blow up rounding alone
-            for variable in (v for network in found.recipe.networks.values() for v in network.variables):
-                if len(variable.shape) > 1:
-                    variable.assign(5.0 * variable.value)
         return found
 
     return call
@@ -177,8 +173,7 @@ def test_losses_are_those_of_float32(name, way, session, whole, tmp_path):
         for name in names
     ]
     print(f"\n{name} {way}: {max(differences):.1e}")  # shown by pytest -s
-    tolerance = COMPILED if half == "float32" else HALF
-    assert max(differences) < (STAGE_2[tolerance] if name.startswith("stackgan-2") else tolerance)
+    assert max(differences) < (COMPILED if half == "float32" else HALF)
     if half == "float16":
         assert {value for step in steps for key, value in step.items() if key.endswith("loss_scale")} == {SCALE}
     elif half == "bfloat16":
