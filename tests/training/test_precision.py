@@ -1,6 +1,7 @@
 """Half precision and compiled steps train every paper to the losses of float32: within HALF and COMPILED of them at
-each step. In float16 losses are scaled by so little that no gradient overflows, since a step left out is another
-training; what becomes of overflows is tested below."""
+each of four steps; Stage-II of StackGAN at its first alone, since its untrained weights multiply rounding (after four
+even compiled float32 was 3% off). In float16 losses are scaled by so little that no gradient overflows, since a step
+left out is another training; what becomes of overflows is tested below."""
 
 from __future__ import annotations
 
@@ -103,7 +104,8 @@ def session(blossoms, request, tmp_path_factory):
             given["damsm_run"] = str(request.getfixturevalue("damsm_run").path)
         if paper in ("gan_int_cls", "stackgan") or name == "stackgan_v2":
             settings["text_encoder_run"] = str(request.getfixturevalue("text_encoder_run").path)
-        training = TrainConfig(paper=paper, data_dir=str(data_dir), run_dir=str(run_dir), **{"steps": 4, **settings})
+        settings = {"steps": 1 if given.get("stage") == 2 else 4, **settings}
+        training = TrainConfig(paper=paper, data_dir=str(data_dir), run_dir=str(run_dir), **settings)
         found = loop.Session(training, given)
         loop._load_pretrained(found)
         return found
@@ -194,7 +196,7 @@ def test_steps_that_overflow_are_left_out_until_the_scale_fits(session, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "classifier"])  # it holds out no picture to score
 def test_samples_and_scores_come_of_half_precision_too(name, session, tmp_path):
     made = session(name, tmp_path / "run", precision="mixed_bfloat16", steps=2, sample_every=2)
     outcome = loop.run(made.training, {**CASES[name], **_runs(made)})
