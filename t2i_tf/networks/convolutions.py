@@ -45,7 +45,7 @@ def _convolved(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     """Pads as TensorFlow's "same"."""
     rows, columns, channels, filters = kernel.shape
     height, width = (None if side is None else -(-side // stride) for side in maps.shape[1:3])
-    known = maps.shape[1:].is_fully_defined() and maps.dtype.size >= 4  # products in half precision are slow there
+    known = maps.shape[1:].is_fully_defined() and maps.dtype.size >= 4  # the sizes were measured in float32
     if not (known and on_cpu() and rows * columns * channels * filters >= WEIGHTS_A_PLACE * height * width):
         return tf.nn.conv2d(maps, kernel, stride, "SAME")
     sizes, strides = [1, rows, columns, 1], [1, stride, stride, 1]

@@ -55,7 +55,6 @@ WAYS = {
     "float16-step": {"precision": "mixed_float16", "jit": "step"},
 }
 QUICK = {
-    ("classifier", "bfloat16"),
     ("classifier", "float16"),
     ("classifier", "step"),
     ("gan_int_cls", "bfloat16"),
