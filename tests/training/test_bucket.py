@@ -57,6 +57,7 @@ def test_batches_are_those_of_the_folder(blossoms, bucket):
         tf.nest.map_structure(np.testing.assert_array_equal, mine, other)
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_the_folder(bucket, cache, gan_run, tmp_path):
     """Two steps with the pictures and, computed once and kept beside, the captions' embeddings; then the third."""
     training = dataclasses.replace(gan_run.training, data_dir=bucket, run_dir=str(tmp_path / "run"), steps=2)
