@@ -2,9 +2,9 @@
 
     python experiments/cost_growth.py OUT [batch] [resolution] [prepare] [evaluate] [presets]
 
-Steps are those of StackGAN++ at its published width; of every preset the first step, and how much
-faster its pictures are read than trained on. Every measurement is a command in a process of its own, so that
-its peak memory is its own. OUT gets growth.json and a plot of each part; what growth.json has is not measured again.
+Steps are those of StackGAN++ at its published width; of every preset the first step, and how much faster its pictures
+are read than trained on. Every measurement is a command in a process of its own, so that its peak memory is its own.
+OUT gets growth.json and a plot of each part; what growth.json has is not measured again.
 Needs matplotlib: pip install -e '.[plots]'.
 """
 

@@ -10,9 +10,8 @@ AttnGAN and StackGAN++ are the authors' networks and losses, from a clone of the
 Attend and Tell for Theano: these race with plain PyTorch models of the same layers (plain.py). All are of published
 width, with random weights and data; text encoders take part in steps, not in sampling, and of the captioner steps alone
 are timed, since random weights end captions anywhere. Each side is a process of its own, which waits while the other
-computes. Leave the machine alone meanwhile. Both sides take a GPU where there
-is one, in their own defaults: of float32, TensorFlow rounds to TF32 in convolutions and products there, PyTorch in
-convolutions alone.
+computes. Leave the machine alone meanwhile. Both sides take a GPU where there is one, in their own defaults: of
+float32, TensorFlow rounds to TF32 in convolutions and products there, PyTorch in convolutions alone.
 """
 
 from __future__ import annotations
