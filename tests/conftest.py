@@ -4,8 +4,11 @@ Fixtures import what they need when they are asked for, so that tests of the com
 """
 
 import dataclasses
+import os
 
 import pytest
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # before TensorFlow is imported, as the commands do
 
 TINY_TEXT_ENCODER = {
     "text_channels": (8, 8, 8),

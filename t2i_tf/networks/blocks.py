@@ -298,9 +298,13 @@ class GatedConvolution(keras.layers.Layer):
         if training or not folds(self.conv, x):
             return self.norm(self.conv(x), training=training)
         # Value and gate by convolutions of their own: the library adds offsets and takes the sigmoid as it convolves.
-        (value, gate), offsets = (tf.split(weights, 2, axis=-1) for weights in self.norm.folded(self.conv.kernel))
-        value = tf.nn.bias_add(self.conv.convolution_op(x, value), offsets[0])
-        return value * tf.sigmoid(tf.nn.bias_add(self.conv.convolution_op(x, gate), offsets[1]))
+        kernels, offsets = (tf.split(weights, 2, axis=-1) for weights in self.norm.folded(self.conv.kernel))
+
+        def draw(convolved):
+            value, gate = (tf.nn.bias_add(convolved(k), offset) for k, offset in zip(kernels, offsets, strict=True))
+            return value * tf.sigmoid(gate)
+
+        return self.conv.drawn(x, draw)
 
 
 class GatedResidual(keras.layers.Layer):
@@ -320,7 +324,24 @@ class GatedResidual(keras.layers.Layer):
         if training or not folds(self.conv, x):
             return x + self.norm(self.conv(y), training=training)
         kernel, offset = self.norm.folded(self.conv.kernel)
-        return x + tf.nn.bias_add(self.conv.convolution_op(y, kernel), offset)
+        return x + self.conv.drawn(y, lambda convolved: tf.nn.bias_add(convolved(kernel), offset))
+
+
+class ToImage(Convolution):
+    """Convolution 3x3 to a picture: [B,S,S,C] -> float32 [B,S,S,3] in [-1, 1]."""
+
+    def __init__(self, **kwargs):
+        super().__init__(3, 3, initializer=orthogonal(), **kwargs)
+
+    def call(self, maps, training=False):
+        if training:
+            return self._image(super().call(maps))
+        kernel = tf.convert_to_tensor(self.kernel)
+        return self.drawn(maps, lambda convolved: self._image(convolved(kernel)))
+
+    @staticmethod
+    def _image(maps):
+        return tf.tanh(tf.cast(maps, tf.float32))
 
 
 class LeakyConvolution(keras.layers.Layer):

@@ -33,9 +33,9 @@ from t2i_tf.networks.blocks import (
     GeneratorStem,
     LeakyConvolution,
     LogitHead,
+    ToImage,
     everywhere,
     flat,
-    orthogonal_convolution,
 )
 from t2i_tf.papers import BatchRequest, Context
 
@@ -148,7 +148,7 @@ class Generator(keras.Model):
             for size in self.sizes[1:]
         ]
         drawn = self.sizes if all_images else self.sizes[-1:]
-        self.to_images = [orthogonal_convolution(3, 3, name=f"to_image_{size}") for size in drawn]
+        self.to_images = [ToImage(name=f"to_image_{size}") for size in drawn]
 
     def call(self, z, sentence, words, lengths, augmentation, training=False):
         condition, mu, log_variance = self.conditioning(sentence, augmentation)
@@ -158,7 +158,7 @@ class Generator(keras.Model):
             features.append(made)
             attention.append(weights)
         drawn = features[-len(self.to_images) :]
-        images = [tf.tanh(tf.cast(to_image(x), tf.float32)) for to_image, x in zip(self.to_images, drawn, strict=True)]
+        images = [to_image(x, training=training) for to_image, x in zip(self.to_images, drawn, strict=True)]
         conditioned = {"condition": condition, "mu": mu, "log_variance": log_variance}
         return {"images": images, "features": features, "attention": attention, **conditioned}
 

@@ -30,6 +30,7 @@ from t2i_tf.networks.blocks import (
     GeneratorStem,
     LeakyConvolution,
     LogitHead,
+    ToImage,
     everywhere,
     flat,
     glu,
@@ -92,7 +93,10 @@ class JointConvolution(keras.layers.Layer):
     def call(self, features, code, training=False):
         of_code, of_features = tf.split(self.conv.kernel, [code.shape[-1], features.shape[-1]], axis=2)
         places = tf.tile(code[:, None, None, :], [1, 3, 3, 1])
-        x = tf.nn.conv2d(features, of_features, 1, "SAME")
+        if training:
+            x = self.conv.convolution_op(features, of_features)
+        else:
+            x = self.conv.drawn(features, lambda convolved: convolved(of_features))
         x += self._spread(tf.nn.conv2d(places, of_code, 1, "SAME"), features.shape[1], features.shape[2])
         return self.norm(x, training=training)
 
@@ -156,7 +160,7 @@ class Generator(keras.Model):
             Refinement(width // 2**i, residual_blocks, name=f"refinement_{size}")
             for i, size in enumerate(self.sizes[1:], 1)
         ]
-        self.to_images = [orthogonal_convolution(3, 3, name=f"to_image_{size}") for size in self.sizes]
+        self.to_images = [ToImage(name=f"to_image_{size}") for size in self.sizes]
 
     def call(self, z, text=None, augmentation=None, training=False):
         conditioned, code, stem_input = {}, z, z
@@ -167,9 +171,7 @@ class Generator(keras.Model):
         features = [self.stem(stem_input, training=training)]
         for refinement in self.refinements:
             features.append(refinement(features[-1], code, training=training))
-        images = [
-            tf.tanh(tf.cast(to_image(x), tf.float32)) for to_image, x in zip(self.to_images, features, strict=True)
-        ]
+        images = [to_image(x, training=training) for to_image, x in zip(self.to_images, features, strict=True)]
         return {"images": images, "features": features, **conditioned}
 
 

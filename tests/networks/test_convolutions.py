@@ -84,6 +84,28 @@ def test_a_product_of_patches(monkeypatch, kernel, stride, side):
         )
 
 
+@pytest.mark.parametrize("batch, shape", [(1, (32, 32, 3)), (2, (32, 32, 3)), (1, (64, 33, 2)), (1, (33, 32, 3))])
+def test_a_single_picture_is_drawn_as_its_halves(monkeypatch, batch, shape):
+    monkeypatch.setattr(convolutions, "on_cpu", lambda: True)
+    layer = convolutions.Convolution(5, 3, dtype="float64")
+    layer.build((None, *shape))
+    maps, offset = normal(batch, *shape), normal(5)
+
+    def draw(convolved):
+        return tf.sigmoid(convolved(tf.convert_to_tensor(layer.kernel)) + offset)
+
+    wanted = tf.sigmoid(tf.nn.conv2d(maps, layer.kernel.value, 1, "SAME") + offset)
+    for avx512 in (True, False):
+        monkeypatch.setattr(convolutions, "_has_avx512", lambda avx512=avx512: avx512)
+        with tf.device("CPU:0"):
+            traced = tf.function(lambda maps: layer.drawn(maps, draw))
+            graph = traced.get_concrete_function(tf.TensorSpec([None, *shape], "float64")).graph
+            chosen = any(operation.type in ("If", "StatelessIf") for operation in graph.get_operations())
+            assert chosen == (not avx512 and shape[0] % 2 == 0), "a way of its own for a single picture"
+            for found in (layer.drawn(maps, draw), traced(maps)):
+                np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-11)
+
+
 def test_what_the_sizes_choose(monkeypatch):
     """Seen in the operations of the graph, with and without a GPU."""
 
@@ -100,9 +122,23 @@ def test_what_the_sizes_choose(monkeypatch):
         assert "Conv2D" in operations(convolutions.Convolution(512, 4, 2), 16, 16, 256)
         assert "Conv2DBackpropInput" in operations(convolutions.UpsampledConvolution(3), *large)
         assert ("Conv2D" in operations(convolutions.UpsampledConvolution(3), *small)) == gpu
+        for avx512 in (False, True):
+            monkeypatch.setattr(convolutions, "_has_avx512", lambda avx512=avx512: avx512)
+            by_taps = "Conv2DBackpropInput" not in operations(convolutions.UpsampledConvolution(3), 16, 16, 2)
+            assert by_taps == (not gpu and not avx512)
         assert ("Conv2DBackpropInput" in operations(convolutions.TransposedConvolution(3), 4, 4, 2)) == gpu
         assert "Conv2DBackpropInput" in operations(convolutions.TransposedConvolution(3), 8, 8, 2)
     assert "Conv2D" in operations(convolutions.Convolution(512, 4, 2), None, None, 256), "sizes known when it runs"
+
+
+@pytest.mark.parametrize("side, channels", [(4, 16), (8, 8), (16, 8), (32, 4)])
+def test_no_bit_hangs_on_knowing_the_batch(side, channels):
+    """TensorFlow brings sums into another order once it knows their sizes; exports must equal the live run."""
+    layer = convolutions.UpsampledConvolution(4)
+    maps = normal(32, side, side, channels, dtype="float32")
+    layer.build(maps.shape)
+    of_any = tf.function(lambda x: layer(x), input_signature=[tf.TensorSpec([None, *maps.shape[1:]])])
+    np.testing.assert_array_equal(of_any(maps), tf.function(lambda x: layer(x))(maps))
 
 
 @pytest.mark.parametrize("side", [4, 16])
