@@ -1,8 +1,9 @@
 """Convolutions computed by the least work for their size: same weights, same result to rounding.
 
 The weights are those of a plain convolution in every case, so checkpoints do not know how one was computed. Which form
-is chosen hangs on the sizes of maps and kernel alone, never on the batch: a picture does not depend on its company.
-Times are of float32 on 2 CPU cores, forward and backward; on a GPU only `UpsampledConvolution` differs from Keras.
+is chosen hangs on the sizes of maps and kernel and on the machine, not on the batch, but for a single picture that is
+drawn without AVX-512 (`Convolution.drawn`), which the library itself computes otherwise than those of a batch. Times are
+of float32 on 2 CPU cores, forward and backward; on a GPU only `UpsampledConvolution` differs from Keras.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ def _upsampled_by_taps(maps, kernel):
     A quarter of the multiplications; nine maps as large as the smaller ones in between.
     """
     _, height, width, channels = maps.shape
+    # One product of all taps: of nine, TensorFlow adds the results in another order once it knows the batch.
     products = tf.matmul(tf.reshape(maps, [1, -1, channels]), tf.reshape(kernel, [9, channels, -1]))
     products = tf.reshape(products, [3, 3, -1, height, width, kernel.shape[-1]])
     wide = _doubled(tf.unstack(products, axis=1), axis=3)
