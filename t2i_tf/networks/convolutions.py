@@ -2,8 +2,8 @@
 
 The weights are those of a plain convolution in every case, so checkpoints do not know how one was computed. Which form
 is chosen hangs on the sizes of maps and kernel and on the machine, not on the batch, but for a single picture that is
-drawn without AVX-512 (`Convolution.drawn`), which the library itself computes otherwise than those of a batch. Times are
-of float32 on 2 CPU cores, forward and backward; on a GPU only `UpsampledConvolution` differs from Keras.
+drawn without AVX-512 (`Convolution.drawn`), which the library itself computes otherwise than those of a batch. Times
+are of float32 on 2 CPU cores, forward and backward; on a GPU only `UpsampledConvolution` differs from Keras.
 """
 
 from __future__ import annotations
