@@ -25,10 +25,11 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 SCALES = {64: 1, 128: 2, 256: 3}
 """Pixels -> scales of StackGAN++."""
 BATCH_OF_RESOLUTIONS, SIZE_OF_BATCHES, BATCH_OF_PRESETS = 4, 128, 4
-PICTURES = (500, 1000, 2000, 4000, 8000)
+PREPARED = (500, 1000, 2000, 4000, 8000)
+SCORED = (250, 500, 1000, 2000)
 REAL_PICTURES = 100
-STORED_SIZE = 304
-"""Pixels of the pictures that presets read, as those of CUB are stored."""
+FLOWERS, STORED_SIZE = 1100, 304
+"""How many are read, and the pixels of those that presets read, as pictures of CUB are stored."""
 TIMED_STEPS = 5
 LONGEST_WAIT, LEAST_READING = 60, 3
 """What is asked of a preset: seconds to its first step, and pictures read over pictures trained on."""
@@ -72,11 +73,31 @@ def prepare(out, pictures):
 
 
 @functools.cache
-def drawn(out, size):
-    """The folder of 1,100 flowers."""
-    data = out / f"blossoms-{size}"
+def drawn(out):
+    """The folder of 1,100 flowers of 64 pixels."""
+    data = out / "blossoms-64"
     if not (data / "dataset.json").exists():
-        run("prepare_data", "--source=blossoms", "--num_images=1100", f"--image_size={size}", f"--data_dir={data}")
+        run("prepare_data", "--source=blossoms", f"--num_images={FLOWERS}", "--image_size=64", f"--data_dir={data}")
+    return data
+
+
+@functools.cache
+def large(out):
+    """Flowers of 256 pixels, the largest that are drawn, prepared from a folder as photographs of 304."""
+    from t2i_tf.data.sources import blossoms
+
+    folder, data = out / "flowers", out / f"flowers-{STORED_SIZE}"
+    if not (data / "dataset.json").exists():
+        folder.mkdir(exist_ok=True)
+        lines = []
+        for place in range(FLOWERS):
+            split = "test" if place % 11 == 0 else "train"
+            flower, name = blossoms.example(0, split, place, 256), f"{place}.jpg"
+            flower.image().save(folder / name, quality=95)
+            lines.append({"image": name, "captions": flower.captions, "class": flower.class_name, "split": split})
+        (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        flags = (f"--image_size={STORED_SIZE}", f"--data_dir={data}")
+        run("prepare_data", "--source=folder", f"--source_dir={folder}", *flags)
     return data
 
 
@@ -84,7 +105,7 @@ def drawn(out, size):
 def generator(out):
     """A small generator after two steps; real pictures have passed once and are remembered."""
     trained = out / "generator"
-    run("train", SMALL, f"--data_dir={drawn(out, 64)}", f"--run_dir={trained}", "--steps=2")
+    run("train", SMALL, f"--data_dir={drawn(out)}", f"--run_dir={trained}", "--steps=2")
     score(trained, REAL_PICTURES)
     return trained
 
@@ -102,15 +123,15 @@ def preset(out, name):
     """At the published width and a small batch; Inception-v3 with random weights, so that nothing is downloaded."""
     random = ["--image_encoder=random"] if name.startswith("char_cnn_rnn") else []
     flags = (f"--flagfile={ROOT / 'flags' / name}.flags", f"--batch_size={BATCH_OF_PRESETS}", *random)
-    return step(out, *flags, f"--data_dir={drawn(out, STORED_SIZE)}")
+    return step(out, *flags, f"--data_dir={large(out)}")
 
 
 PRESETS = sorted(path.stem for path in (ROOT / "flags").glob("*.flags") if "blossoms" not in path.stem)
 PARTS = {
     "batch": (batch, BATCHES, f"pictures a batch, {SIZE_OF_BATCHES} pixels"),
     "resolution": (resolution, SCALES, f"pixels of the largest scale, batch {BATCH_OF_RESOLUTIONS}"),
-    "prepare": (prepare, PICTURES, "drawn flowers prepared"),
-    "evaluate": (evaluate, PICTURES, "generated pictures scored"),
+    "prepare": (prepare, PREPARED, "drawn flowers prepared"),
+    "evaluate": (evaluate, SCORED, "generated pictures scored"),
     "presets": (preset, PRESETS, ""),
 }
 

@@ -50,7 +50,7 @@ def _training_step(layer, inputs) -> Callable[[], object]:
 
     sources = [x for x in inputs if x.dtype.is_floating]
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
             tape.watch(sources)

@@ -71,7 +71,7 @@ class Extractor:
         self.width = features.shape[1]
         self.num_classes = None if logits is None else logits.shape[1]
         """None where the network gives no logits."""
-        self._pass = tf.function(self._of_batch, reduce_retracing=True)
+        self._pass = tf.function(self._of_batch, autograph=False, reduce_retracing=True)
 
     def _of_batch(self, images):
         pictures = tf.cast(images, tf.float32)

@@ -23,7 +23,7 @@ def compiled(function, jit_compile: bool | None = None):
     """
     if jit_compile is None:
         jit_compile = bool(tf.config.list_physical_devices("GPU"))
-    return tf.function(function, jit_compile=True) if jit_compile else function
+    return tf.function(function, jit_compile=True, autograph=False) if jit_compile else function
 
 
 def is_word(lengths: tf.Tensor, words: tf.Tensor) -> tf.Tensor:

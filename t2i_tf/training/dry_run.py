@@ -64,6 +64,12 @@ def _activation_megabytes(session: Session) -> float:
             np.prod(t.shape) * t.dtype.size for t in op.outputs if t.dtype.is_floating and t.shape.is_fully_defined()
         )
 
-    step = tf.function(lambda batch: session.strategy.run(session.trainer.train_step, args=(batch,)))
-    graph = step.get_concrete_function(tf.nest.map_structure(share, session.batch_spec())).graph
+    def step(batch):
+        return session.strategy.run(session.trainer.train_step, args=(batch,))
+
+    graph = (
+        tf.function(step, autograph=False)
+        .get_concrete_function(tf.nest.map_structure(share, session.batch_spec()))
+        .graph
+    )
     return float(sum(size(op) for op in graph.get_operations())) / replicas / 2**20
