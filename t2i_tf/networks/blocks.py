@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from t2i_tf.networks import replicas
+from t2i_tf.networks.composite import Composite
 from t2i_tf.networks.convolutions import (
     Convolution,
     TransposedConvolution,
@@ -196,7 +197,7 @@ class TorchDense(Dense):
         super().build(input_shape)
 
 
-class BottleneckResidual(keras.layers.Layer):
+class BottleneckResidual(Composite):
     """x + conv 1x1 -> conv 3x3 -> conv 3x3, each batch-normalised; the activation follows the sum.
 
     GAN-INT-CLS and StackGAN (TensorFlow form) have it in generator and discriminator.
@@ -344,7 +345,7 @@ class ToImage(Convolution):
         return tf.tanh(tf.cast(maps, tf.float32))
 
 
-class LeakyConvolution(keras.layers.Layer):
+class LeakyConvolution(Composite):
     """Convolution, batch norm, leaky ReLU: 4x4 of stride 2 halves the size, 3x3 of stride 1 keeps it."""
 
     def __init__(self, filters: int, kernel: int, stride: int = 1, **kwargs):
@@ -357,7 +358,7 @@ class LeakyConvolution(keras.layers.Layer):
         return self.norm(self.conv(x), training=training, gathered=gathered, groups=groups)
 
 
-class GatedConditioningAugmentation(keras.layers.Layer):
+class GatedConditioningAugmentation(Composite):
     """Sentence vector [B, D] and noise N(0,1) [B, width] -> (condition, mu, log variance), each [B, width].
 
     condition = mu + noise * exp(log variance / 2); mu and log variance are a dense layer of the text behind a GLU, and
@@ -374,7 +375,7 @@ class GatedConditioningAugmentation(keras.layers.Layer):
         return tf.cast(condition, self.compute_dtype), mu, log_variance
 
 
-class GeneratorStem(keras.layers.Layer):
+class GeneratorStem(Composite):
     """The first stage of a generator: a vector [B, K] -> maps [B,size,size,width].
 
     A dense layer to 4x4, batch norm over its single features, GLU, then one upsampling gated convolution for each
@@ -404,7 +405,7 @@ class GeneratorStem(keras.layers.Layer):
         return x
 
 
-class DiscriminatorTrunk(keras.layers.Layer):
+class DiscriminatorTrunk(Composite):
     """Image [B,size,size,3] in [-1, 1] -> features [B,4,4,C], C = 8 * width for sizes of 64 pixels and more.
 
     Convolutions 4x4 of stride 2 down to 4x4, each of twice the channels, the first without batch norm; then

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
+from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.networks.inception import SIZE as INCEPTION_SIZE
 from t2i_tf.networks.inception import InceptionV3
 from t2i_tf.networks.precision import computing_in
@@ -151,7 +152,7 @@ class HubInception:
         return endpoints[HUB_REGIONS], endpoints["default"]
 
 
-class ConvolutionalTrunk(keras.layers.Layer):
+class ConvolutionalTrunk(Composite):
     """Pictures [B,S,S,3] -> (regions [B,S/8,S/8,4w], features [B,8w]); for data on which a small network sees enough.
 
     Convolutions with batch norm and leaky ReLU: three of 4x4 and stride 2, two of 3x3. Regions are the maps behind the
@@ -180,7 +181,7 @@ def _uniform(bound: float) -> keras.Initializer:
     return keras.initializers.RandomUniform(-bound, bound)
 
 
-class RegionEncoder(keras.Model):
+class RegionEncoder(Network):
     """The image side of the DAMSM: pictures -> vectors of their regions, and one of the whole.
 
     call: images [B,S,S,3] in [-1, 1] of any size -> (regions [B,h,w,width], code [B,width]), float32; h = w = 17 for
@@ -326,7 +327,7 @@ class GRUCell(_Cell):
         return hidden, [hidden]
 
 
-class WordEncoder(keras.Model):
+class WordEncoder(Network):
     """The text side of the DAMSM: a bi-directional recurrent network.
 
     call: words int32 [B,T], lengths int [B] -> (word vectors [B,T,width], sentence vectors [B,width]), float32. A

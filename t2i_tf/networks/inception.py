@@ -11,11 +11,12 @@ import keras
 import tensorflow as tf
 
 from t2i_tf.networks.blocks import BatchNormalization
+from t2i_tf.networks.composite import Composite, Network
 
 SIZE = 299
 
 
-class Unit(keras.layers.Layer):
+class Unit(Composite):
     """Convolution without bias, batch norm with epsilon 1e-3, ReLU. Stride 2 does not pad."""
 
     def __init__(self, filters: int, kernel, stride: int = 1, padding: str = "same", **kwargs):
@@ -50,7 +51,7 @@ class Branch:
         return x
 
 
-class Block(keras.layers.Layer):
+class Block(Composite):
     """Branches side by side, their channels joined in order; the last one pools.
 
     Args:
@@ -137,7 +138,7 @@ BLOCKS = {
 REGIONS = "Mixed_6e"
 
 
-class InceptionV3(keras.Model):
+class InceptionV3(Network):
     """Pictures [B,299,299,3] in [-1, 1] -> (regions [B,17,17,768] of Mixed_6e, pooled features [B,2048]).
 
     21,785,568 weights; neither classifier nor auxiliary head.

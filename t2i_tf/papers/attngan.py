@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import keras
 import tensorflow as tf
 
 from t2i_tf import losses
@@ -37,6 +36,7 @@ from t2i_tf.networks.blocks import (
     everywhere,
     flat,
 )
+from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.papers import BatchRequest, Context
 
 
@@ -91,7 +91,7 @@ class Hyperparameters:
     ema_decay: float = option(0.999, "decay of the moving average of the generator's weights, 0 turns it off")
 
 
-class AttentionStage(keras.layers.Layer):
+class AttentionStage(Composite):
     """One scale above the smallest: features [B,S,S,C] and words -> (features [B,2S,2S,C], weights [B,S,S,T]).
 
     What each place reads in the caption is put beside its features; residual blocks, upsampling.
@@ -111,7 +111,7 @@ class AttentionStage(keras.layers.Layer):
         return self.upsampling(x, training=training), weights
 
 
-class Generator(keras.Model):
+class Generator(Network):
     """Noise, a sentence and its words -> pictures of all scales, or of the largest alone.
 
     call: z [B, noise_dim], sentence [B, D], words [B,T,D], lengths int [B] and augmentation [B, condition_dim] from
@@ -163,7 +163,7 @@ class Generator(keras.Model):
         return {"images": images, "features": features, "attention": attention, **conditioned}
 
 
-class Discriminator(keras.Model):
+class Discriminator(Network):
     """Is this a real picture, and is it what the sentence says?
 
     call: image [B,size,size,3] in [-1, 1] and sentence [B, D] -> {head: logits [B]}: "conditional" and maybe

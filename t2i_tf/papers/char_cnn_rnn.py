@@ -22,6 +22,7 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, replicas
 from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
+from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.papers import BatchRequest, Context
 
 ALPHABET_SIZE = 70
@@ -82,7 +83,7 @@ def character_convolution(filters: int, name: str) -> keras.layers.Conv1D:
     )
 
 
-class ReluRecurrence(keras.layers.Layer):
+class ReluRecurrence(Composite):
     """h_t = relu(W x_t + b + U h_{t-1} + c), without U and c at the first step. [B,T,H] -> hidden states [B,T,H]."""
 
     def __init__(self, width: int, **kwargs):
@@ -97,7 +98,7 @@ class ReluRecurrence(keras.layers.Layer):
         return tf.stack(states, axis=1)
 
 
-class GatedRecurrence(keras.layers.Layer):
+class GatedRecurrence(Composite):
     """The published "FixedGRU". [B,T,H] -> hidden states [B,T,H].
 
     Not `keras.layers.GRU`: z weighs the new state, the reset gate acts before the recurrent product, every gate has
@@ -125,7 +126,7 @@ class GatedRecurrence(keras.layers.Layer):
         return tf.stack(states, axis=1)
 
 
-class TextEncoder(keras.Model):
+class TextEncoder(Network):
     """Character indices int32 [B,201], 1 to 70, 0 for nothing -> sentence vector [B, embedding_dim], unbounded."""
 
     def __init__(
@@ -157,7 +158,7 @@ class TextEncoder(keras.Model):
         return tf.cast(self.projection(tf.reduce_mean(states, axis=1)), tf.float32)
 
 
-class ConvolutionalImageEncoder(keras.Model):
+class ConvolutionalImageEncoder(Network):
     """Pictures [B,S,S,3] in [-1, 1] -> [B, embedding_dim] of length 4; for data on which a small network sees enough.
 
     The loss sees only dot products, so what one side gains in scale the other may lose. The published picture vectors
@@ -191,7 +192,7 @@ def _frozen_features(source: str) -> encoders.InceptionFeatures:
         raise UserError(f"--image_encoder={error}") from error
 
 
-class ProjectedFeatures(keras.Model):
+class ProjectedFeatures(Network):
     """Features [B, F] of a frozen network -> [B, embedding_dim]."""
 
     def __init__(self, embedding_dim: int, name: str = "image_encoder"):

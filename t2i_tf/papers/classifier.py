@@ -21,6 +21,7 @@ import tensorflow as tf
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders
+from t2i_tf.networks.composite import Network
 from t2i_tf.networks.inception import SIZE as INCEPTION_SIZE
 from t2i_tf.networks.inception import InceptionV3
 from t2i_tf.papers import BatchRequest, Context, Selection
@@ -46,7 +47,7 @@ class Hyperparameters:
     ema_decay: float = option(0.999, "decay of the moving average of the weights (published: 0.9999), 0 turns it off")
 
 
-class Classifier(keras.Model):
+class Classifier(Network):
     """Pictures [B,S,S,3] in [-1, 1] -> (features [B,F], logits [B,C]).
 
     F is 2,048 of Inception-v3, which sees 299 pixels (bilinear resize), eight times the width of the small network.

@@ -32,6 +32,7 @@ from t2i_tf.networks.blocks import (
     leaky_relu,
     transposed_convolution,
 )
+from t2i_tf.networks.composite import Network
 from t2i_tf.papers import BatchRequest, Context
 
 
@@ -74,7 +75,7 @@ class Hyperparameters:
     ema_decay: float = option(0.0, "decay of the moving average of the generator's weights, 0 turns it off")
 
 
-class Generator(keras.Model):
+class Generator(Network):
     """Noise and sentence embedding -> picture.
 
     call: z [B, noise_dim] and text [B, D], unbounded -> image [B,64,64,3] in [-1, 1].
@@ -127,7 +128,7 @@ class Generator(keras.Model):
         return self.features(z, text, training=training)["image"]
 
 
-class Discriminator(keras.Model):
+class Discriminator(Network):
     """Is this a real picture of what the sentence says?
 
     call: image [B,64,64,3] in [-1, 1] and text [B, D] -> logits [B].

@@ -31,6 +31,7 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, replicas
 from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
+from t2i_tf.networks.composite import Network
 from t2i_tf.papers import BatchRequest, Context, Selection
 
 END, UNKNOWN = 0, 1
@@ -439,7 +440,7 @@ def to_text(ids, vocabulary: Sequence[str]) -> list[str]:
     return [" ".join(names[i] for i in row[: row.index(END) if END in row else None] if i >= 0) for row in rows]
 
 
-class ConvolutionalAnnotations(keras.Model):
+class ConvolutionalAnnotations(Network):
     """Pictures [B,S,S,3] in [-1, 1] -> annotations [B,L,D], 0 and more; for data on which a small network sees enough.
 
     Convolutions of stride 2 down to at most 8x8 places, each of twice the channels up to 4 * width = D.

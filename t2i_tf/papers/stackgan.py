@@ -45,6 +45,7 @@ from t2i_tf.networks.blocks import (
     flat,
     leaky_relu,
 )
+from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.networks.convolutions import UpsampledConvolution
 from t2i_tf.papers import BatchRequest, Context
 
@@ -106,7 +107,7 @@ def kernel_initializer(form: str):
     return conv_initializer if form == "pytorch" else lambda: keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-class Convolution(keras.layers.Layer):
+class Convolution(Composite):
     """Convolution, batch norm, activation (None leaves it out); with `upsample`, after doubling the size."""
 
     def __init__(
@@ -126,7 +127,7 @@ class Convolution(keras.layers.Layer):
         return x if self.activation is None else self.activation(x)
 
 
-class Residual(keras.layers.Layer):
+class Residual(Composite):
     """ReLU of x + (convolution, ReLU, convolution), both 3x3 with batch norm."""
 
     def __init__(self, form: str, filters: int, **kwargs):
@@ -149,7 +150,7 @@ def bottleneck(form: str, filters: int, between: int, activation, name: str) -> 
     )
 
 
-class ConditioningAugmentation(keras.layers.Layer):
+class ConditioningAugmentation(Composite):
     """Sentence vector [B, D] and noise [B, width] -> (condition, mu, log variance), each [B, width].
 
     condition = mu + noise * sigma. An activated dense layer gives mu and the spread, which is log sigma in the
@@ -170,7 +171,7 @@ class ConditioningAugmentation(keras.layers.Layer):
         return tf.cast(condition, self.compute_dtype), mu, log_variance
 
 
-class Stage1Generator(keras.Model):
+class Stage1Generator(Network):
     """Noise and sentence embedding -> picture of 64 pixels.
 
     call: z [B, noise_dim], text [B, D] and augmentation [B, condition_dim] -> dict:
@@ -225,7 +226,7 @@ class Stage1Generator(keras.Model):
         return {"image": image, "condition": condition, "mu": mu, "log_variance": log_variance, "features": features}
 
 
-class Stage2Generator(keras.Model):
+class Stage2Generator(Network):
     """Picture of Stage-I and sentence embedding -> picture of 256 pixels. Its only noise is the augmentation's.
 
     call: small [B,64,64,3] in [-1, 1], text [B, D] and augmentation [B, condition_dim] -> dict as of Stage1Generator,
@@ -273,7 +274,7 @@ class Stage2Generator(keras.Model):
         return {"image": image, "condition": condition, "mu": mu, "log_variance": log_variance, "features": features}
 
 
-class Discriminator(keras.Model):
+class Discriminator(Network):
     """Is this a real picture of what the sentence says?
 
     call: image [B,S,S,3] in [-1, 1], S of the stage, and condition -> {head: logits [B]}: "conditional" and, in the

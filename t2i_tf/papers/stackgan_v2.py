@@ -36,6 +36,7 @@ from t2i_tf.networks.blocks import (
     glu,
     orthogonal_convolution,
 )
+from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.papers import BatchRequest, Context
 
 COVARIANCE_WEIGHT = 5.0
@@ -110,7 +111,7 @@ class JointConvolution(keras.layers.Layer):
         return small
 
 
-class Refinement(keras.layers.Layer):
+class Refinement(Composite):
     """One scale above the smallest: features [B,S,S,2C] and code [B,K] -> features [B,2S,2S,C].
 
     Joint convolution of code and features, residual blocks, upsampling.
@@ -129,7 +130,7 @@ class Refinement(keras.layers.Layer):
         return self.upsampling(x, training=training)
 
 
-class Generator(keras.Model):
+class Generator(Network):
     """Noise, and with text its embedding -> pictures of all scales.
 
     call: z [B, noise_dim], text [B, D] and augmentation [B, condition_dim] from N(0, 1) -> dict:
@@ -175,7 +176,7 @@ class Generator(keras.Model):
         return {"images": images, "features": features, **conditioned}
 
 
-class Discriminator(keras.Model):
+class Discriminator(Network):
     """Is this a real picture, and is it what the text says?
 
     call: image [B,size,size,3] in [-1, 1] and condition [B, condition_dim] -> {head: logits [B]}; the heads are
