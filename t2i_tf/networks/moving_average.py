@@ -41,7 +41,7 @@ class MovingAverage(tf.Module):
         self._exchange()
         self.swapped = not self.swapped
 
-    @tf.function(autograph=False)
+    @tf.function
     def _exchange(self):
         # One call for Python, so that Ctrl-C cannot come between two weights.
         for shadow, source in zip(self.shadows, self.sources, strict=True):
