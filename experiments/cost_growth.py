@@ -26,7 +26,7 @@ SCALES = {64: 1, 128: 2, 256: 3}
 """Pixels -> scales of StackGAN++."""
 BATCH_OF_RESOLUTIONS, SIZE_OF_BATCHES, BATCH_OF_PRESETS = 4, 128, 4
 PREPARED = (500, 1000, 2000, 4000, 8000)
-SCORED = (250, 500, 1000, 2000)
+SCORED = (125, 250, 500, 1000)
 REAL_PICTURES = 100
 FLOWERS, STORED_SIZE = 1100, 304
 """How many are read, and the pixels of those that presets read, as pictures of CUB are stored."""
