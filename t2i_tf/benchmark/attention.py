@@ -50,7 +50,7 @@ def _training_step(layer, inputs) -> Callable[[], object]:
 
     sources = [x for x in inputs if x.dtype.is_floating]
 
-    @tf.function(autograph=False)
+    @tf.function
     def step():
         with tf.GradientTape() as tape:
             tape.watch(sources)

@@ -28,7 +28,7 @@ def convolution_peak(seconds: float) -> dict[str, float]:
 def _fastest(side: int, channels: int, kind: tf.DType, seconds: float) -> float:
     kernel = tf.cast(tf.random.normal([3, 3, channels, channels]), kind)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(reduce_retracing=True)
     def convolve(maps):
         return tf.nn.conv2d(maps, kernel, 1, "SAME")[0, 0, 0, 0]
 

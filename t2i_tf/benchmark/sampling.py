@@ -52,7 +52,7 @@ def _request(subject: Subject, rows: int) -> Callable[[], object] | None:
         rows_of_any_number = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), batch)
         caption = tf.function(
             lambda batch: recipe.caption(batch, max_length=subject.longest_caption).ids,
-            [rows_of_any_number],
+            input_signature=[rows_of_any_number],
             autograph=False,
         )
         return lambda: caption(batch).numpy()

@@ -141,7 +141,7 @@ class Team:
         """The sum over the workers; of the replicas of a worker the first alone counts."""
         if value.dtype not in self._totals:
             specification = tf.TensorSpec([None], value.dtype)  # flat, so that it is traced once
-            self._totals[value.dtype] = tf.function(self._flat_total, [specification], autograph=False)
+            self._totals[value.dtype] = tf.function(self._flat_total, input_signature=[specification])
         return tf.reshape(self._totals[value.dtype](tf.reshape(value, [-1])), value.shape)
 
     def _flat_total(self, value):

@@ -67,9 +67,6 @@ def _activation_megabytes(session: Session) -> float:
     def step(batch):
         return session.strategy.run(session.trainer.train_step, args=(batch,))
 
-    graph = (
-        tf.function(step, autograph=False)
-        .get_concrete_function(tf.nest.map_structure(share, session.batch_spec()))
-        .graph
-    )
+    specification = tf.nest.map_structure(share, session.batch_spec())
+    graph = tf.function(step, autograph=False).get_concrete_function(specification).graph
     return float(sum(size(op) for op in graph.get_operations())) / replicas / 2**20

@@ -134,8 +134,10 @@ class _Trainer(keras.Model):
             logs = step(next(iterator))
             if count == 1:
                 return logs
-            others = (lambda place, _: place < count, lambda place, _: (place + 1, step(next(iterator))), (1, logs))
-            return tf.while_loop(*others)[1]
+            _, logs = tf.while_loop(
+                lambda taken, _: taken < count, lambda taken, _: (taken + 1, step(next(iterator))), (1, logs)
+            )
+            return logs
 
         self.train_function = steps
 

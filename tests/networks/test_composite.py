@@ -7,7 +7,7 @@ from t2i_tf.networks.composite import Composite, Network
 
 
 def pair(base, calls):
-    """A layer of two, the second of the same kind as itself unless it is the innermost."""
+    """A kind of layer that is made of two, of which the second is such a layer again, down to depth 0."""
 
     class Pair(base):
         def __init__(self, depth):
