@@ -12,14 +12,13 @@ from functools import partial
 import keras
 import tensorflow as tf
 
-from t2i_tf.networks import replicas
+from t2i_tf.networks import processor, replicas
 from t2i_tf.networks.composite import Composite
 from t2i_tf.networks.convolutions import (
     Convolution,
     TransposedConvolution,
     UpsampledConvolution,
     folds,
-    on_cpu,
 )
 
 LEAKY_SLOPE = 0.2
@@ -98,7 +97,7 @@ class BatchNormalization(keras.layers.Layer):
 
     def _normalised_by(self, maps, gamma, beta, mean, variance):
         """Maps normalised by moments that are not theirs."""
-        if on_cpu():
+        if processor.on_cpu():
             return self._normalised(maps, gamma, beta, mean, variance)
         # One kernel in place of five, which a GPU waits for longer than it computes; its gradient is slower on a CPU.
         moments = {"mean": mean, "variance": variance, "epsilon": self.epsilon, "is_training": False}

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import keras
 import tensorflow as tf
+
+from t2i_tf.networks import processor
+from t2i_tf.networks.kernel_gradients import convolve, convolve_transposed
 
 WEIGHTS_A_PLACE = 2**16
 """From so many weights for each place of the output, a convolution on a CPU is a product of patches and kernel.
@@ -34,38 +35,21 @@ SMALL_TRANSPOSED_SIDE = 4
 library at batch 64, in a sixth at batch 1 (forward alone); 8x8x512 would take 1.2 times as long at batch 64."""
 
 
-def on_cpu() -> bool:
-    """Whether this machine has no GPU."""
-    return not tf.config.list_physical_devices("GPU")
-
-
-@cache
-def _has_avx512() -> bool:
-    """Whether the processor has AVX-512; so it is said as well where it cannot be asked."""
-    told = Path("/proc/cpuinfo")
-    return not told.exists() or "avx512f" in told.read_text()
-
-
 def folds(convolution: keras.layers.Conv2D, maps: tf.Tensor) -> bool:
     """Whether the scale of a batch norm behind this convolution of these maps [B,H,W,C] is better multiplied into the
     kernel: on a CPU, whose library adds offsets and activates as it convolves, where the kernel is smaller than the
     maps that it makes of a picture. (AttnGAN at published width draws in 0.86 of the time, eight pictures at a time.)
     """
     made = convolution.compute_output_shape(maps.shape)[1:]
-    return None not in made and on_cpu() and math.prod(convolution.kernel.shape) <= math.prod(made)
-
-
-def _sized_in_float32(maps: tf.Tensor) -> bool:
-    """Whether what was measured can choose: on a CPU, in float32 and at known sizes."""
-    return maps.shape[1:].is_fully_defined() and maps.dtype.size >= 4 and on_cpu()
+    return None not in made and processor.on_cpu() and math.prod(convolution.kernel.shape) <= math.prod(made)
 
 
 def _convolved(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     """Pads as TensorFlow's "same"."""
     rows, columns, channels, filters = kernel.shape
     height, width = (None if side is None else -(-side // stride) for side in maps.shape[1:3])
-    if not (_sized_in_float32(maps) and rows * columns * channels * filters >= WEIGHTS_A_PLACE * height * width):
-        return tf.nn.conv2d(maps, kernel, stride, "SAME")
+    if not (processor.was_measured(maps) and rows * columns * channels * filters >= WEIGHTS_A_PLACE * height * width):
+        return convolve(maps, kernel, stride)
     sizes, strides = [1, rows, columns, 1], [1, stride, stride, 1]
     patches = tf.image.extract_patches(maps, sizes, strides, [1, 1, 1, 1], "SAME")
     products = tf.matmul(tf.reshape(patches, [-1, patches.shape[-1]]), tf.reshape(kernel, [-1, filters]))
@@ -107,7 +91,12 @@ class Convolution(keras.layers.Conv2D):
             return draw(lambda kernel: self.convolution_op(maps, kernel))
 
         _, height, width, _ = maps.shape
-        halved = self.kernel_size == (3, 3) and self.strides == (1, 1) and _sized_in_float32(maps) and not _has_avx512()
+        halved = (
+            self.kernel_size == (3, 3)
+            and self.strides == (1, 1)
+            and processor.was_measured(maps)
+            and not processor.has_avx512()
+        )
         if not (halved and height % 2 == 0 and min(height, width) >= HALVED_SIDE):
             return whole()
         return tf.cond(tf.equal(tf.shape(maps)[0], 1), lambda: _by_halves(maps, draw), whole)
@@ -166,8 +155,7 @@ def _upsampled_by_folding(maps, kernel):
     for axis in (0, 1):
         first, middle, last = tf.split(kernel, 3, axis)
         kernel = tf.concat([last, middle + last, first + middle, first], axis)
-    shape = [tf.shape(maps)[0], 2 * maps.shape[1], 2 * maps.shape[2], kernel.shape[-1]]
-    return tf.nn.conv2d_transpose(maps, tf.transpose(kernel, [0, 1, 3, 2]), shape, 2, "SAME")
+    return convolve_transposed(maps, tf.transpose(kernel, [0, 1, 3, 2]))
 
 
 class UpsampledConvolution(Convolution):
@@ -181,10 +169,10 @@ class UpsampledConvolution(Convolution):
 
     def convolution_op(self, inputs, kernel):
         kernel = tf.convert_to_tensor(kernel)
-        small = SMALL_SIDE_WITHOUT_AVX512 if on_cpu() and not _has_avx512() else SMALL_SIDE
+        small = SMALL_SIDE_WITHOUT_AVX512 if processor.on_cpu() and not processor.has_avx512() else SMALL_SIDE
         if max(inputs.shape[1:3]) > small:
             return _upsampled_by_folding(inputs, kernel)
-        return _upsampled_by_taps(inputs, kernel) if on_cpu() else _convolved(double_size(inputs), kernel, 1)
+        return _upsampled_by_taps(inputs, kernel) if processor.on_cpu() else _convolved(double_size(inputs), kernel, 1)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
@@ -225,6 +213,6 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
         if self.first:
             weights = tf.reshape(kernel, [-1, kernel.shape[-1]])
             return tf.reshape(tf.matmul(maps[:, 0, 0], weights, transpose_b=True), [-1, 4, 4, self.filters])
-        if on_cpu() and max(maps.shape[1:3]) <= SMALL_TRANSPOSED_SIDE:
+        if processor.on_cpu() and max(maps.shape[1:3]) <= SMALL_TRANSPOSED_SIDE:
             return _transposed_by_taps(maps, kernel)
-        return super().call(maps)
+        return convolve_transposed(maps, kernel)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2i_tf.networks import blocks, convolutions
+from t2i_tf.networks import blocks, convolutions, processor
 
 RNG = np.random.default_rng(7)
 SHAPES = [(4, 5, 3, 6), (1, 4, 4, 2), (1, 2, 1, 3), (8, 5), (2, 3)]
@@ -116,7 +116,7 @@ def test_a_single_value_has_no_variance_and_stays_finite(make, shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_batch_normalisation_in_use_takes_the_running_statistics(monkeypatch, make, shape, on_cpu):
     """In the form for either device."""
-    monkeypatch.setattr(blocks, "on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(processor, "on_cpu", lambda: on_cpu)
     norm = make(shape[-1])
     x = RNG.normal(size=shape)
     expected = (x - norm.moving_mean.numpy()) / np.sqrt(norm.moving_variance.numpy() + 1e-5)
@@ -302,7 +302,7 @@ def test_a_head_without_bias_scores_each_picture():
 )
 def test_a_folded_norm_gives_the_same_maps(monkeypatch, gated, side):
     """On a CPU outside training; a kernel of 288 or 576 weights a filter is folded at 32x32 places, not at 4x4."""
-    monkeypatch.setattr(convolutions, "on_cpu", lambda: True)
+    monkeypatch.setattr(processor, "on_cpu", lambda: True)
     layer, maps = gated(16, name="layer"), tf.constant(RNG.normal(size=(2, side, side, 16)), tf.float32)
     layer(maps)
     for weight in layer.weights:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2i_tf.networks import convolutions
+from t2i_tf.networks import convolutions, processor
 
 RANDOM = np.random.RandomState(0)
 
@@ -71,7 +71,7 @@ def test_the_transposed_layer_is_that_of_keras(side, first):
 @pytest.mark.parametrize("kernel, stride", [(4, 2), (3, 1), (1, 1), (3, 2)])
 @pytest.mark.parametrize("side", [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (8, 8)])
 def test_a_product_of_patches(monkeypatch, kernel, stride, side):
-    monkeypatch.setattr(convolutions, "on_cpu", lambda: True)
+    monkeypatch.setattr(processor, "on_cpu", lambda: True)
     monkeypatch.setattr(convolutions, "WEIGHTS_A_PLACE", 0)
     library = tf.nn.conv2d
     monkeypatch.setattr(tf.nn, "conv2d", None)  # so that only the product can be taken
@@ -86,7 +86,7 @@ def test_a_product_of_patches(monkeypatch, kernel, stride, side):
 
 @pytest.mark.parametrize("batch, shape", [(1, (32, 32, 3)), (2, (32, 32, 3)), (1, (64, 33, 2)), (1, (33, 32, 3))])
 def test_a_single_picture_is_drawn_as_its_halves(monkeypatch, batch, shape):
-    monkeypatch.setattr(convolutions, "on_cpu", lambda: True)
+    monkeypatch.setattr(processor, "on_cpu", lambda: True)
     layer = convolutions.Convolution(5, 3, dtype="float64")
     layer.build((None, *shape))
     maps, offset = normal(batch, *shape), normal(5)
@@ -96,7 +96,7 @@ def test_a_single_picture_is_drawn_as_its_halves(monkeypatch, batch, shape):
 
     wanted = tf.sigmoid(tf.nn.conv2d(maps, layer.kernel.value, 1, "SAME") + offset)
     for avx512 in (True, False):
-        monkeypatch.setattr(convolutions, "_has_avx512", lambda avx512=avx512: avx512)
+        monkeypatch.setattr(processor, "has_avx512", lambda avx512=avx512: avx512)
         with tf.device("CPU:0"):
             traced = tf.function(lambda maps: layer.drawn(maps, draw))
             graph = traced.get_concrete_function(tf.TensorSpec([None, *shape], "float64")).graph
@@ -123,7 +123,7 @@ def test_what_the_sizes_choose(monkeypatch):
         assert "Conv2DBackpropInput" in operations(convolutions.UpsampledConvolution(3), *large)
         assert ("Conv2D" in operations(convolutions.UpsampledConvolution(3), *small)) == gpu
         for avx512 in (False, True):
-            monkeypatch.setattr(convolutions, "_has_avx512", lambda avx512=avx512: avx512)
+            monkeypatch.setattr(processor, "has_avx512", lambda avx512=avx512: avx512)
             by_taps = "Conv2DBackpropInput" not in operations(convolutions.UpsampledConvolution(3), 16, 16, 2)
             assert by_taps == (not gpu and not avx512)
         assert ("Conv2DBackpropInput" in operations(convolutions.TransposedConvolution(3), 4, 4, 2)) == gpu
