@@ -13,18 +13,24 @@ class Adam(keras.optimizers.Adam):
     117 million. Same variables and same numbers to rounding; without amsgrad.
     """
 
+    def apply(self, gradients, variables=None):
+        # Once for all variables: a graph of hundreds of them is traced and optimised the sooner.
+        steps = tf.cast(self.iterations + 1, tf.float32)
+        decays = [tf.constant(decay, tf.float32) for decay in (self.beta_1, self.beta_2)]
+        self._constants = {
+            **dict(zip(("beta1", "beta2"), decays, strict=True)),
+            **dict(zip(("beta1_power", "beta2_power"), (decay**steps for decay in decays), strict=True)),
+            "epsilon": tf.constant(self.epsilon, tf.float32),
+        }
+        return super().apply(gradients, variables)
+
     def update_step(self, gradient, variable, learning_rate):
         index, kind = self._get_variable_index(variable), variable.dtype
-        steps = tf.cast(self.iterations + 1, kind)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.cast(self.beta_1, kind) ** steps,
-            beta2_power=tf.cast(self.beta_2, kind) ** steps,
             lr=tf.cast(learning_rate, kind),
-            beta1=tf.cast(self.beta_1, kind),
-            beta2=tf.cast(self.beta_2, kind),
-            epsilon=tf.cast(self.epsilon, kind),
             grad=tf.cast(tf.convert_to_tensor(gradient), kind),
+            **{name: tf.cast(value, kind) for name, value in self._constants.items()},
         )

@@ -79,21 +79,18 @@ class BatchNormalization(keras.layers.Layer):
             return tf.concat([self.call(batch, True, gathered) for batch in tf.split(x, groups)], axis=0)
         flat = x.shape.rank == 2
         maps = x[:, None, None, :] if flat else x
-        gamma, beta = self.gamma.value, self.beta.value
-        activation = self.activation or tf.identity
+        gamma, beta = tf.convert_to_tensor(self.gamma.value), tf.convert_to_tensor(self.beta.value)
         if not training:
             moments = self.moving_mean.value, self.moving_variance.value
-            y = activation(self._normalised_by(maps, gamma, beta, *moments))
+            y = self._activated(self._normalised_by(maps, gamma, beta, *moments))
         else:
-
-            def forward(maps, gamma, beta):
-                y, mean, variance = self._normalised_batch(maps, gamma, beta, gathered)
-                return activation(y), mean, variance
-
-            forward = tf.recompute_grad(forward) if self.activation else forward
-            y, mean, variance = forward(maps, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
-            self._move(mean, variance)
+            alone = gathered or replicas.count() == 1
+            y, *moments = (self._normalised_batch if alone else self._normalised_globally)(maps, gamma, beta)
+            self._move(*moments)
         return y[:, 0, 0, :] if flat else y
+
+    def _activated(self, maps):
+        return self.activation(maps) if self.activation else maps
 
     def _normalised_by(self, maps, gamma, beta, mean, variance):
         """Maps normalised by moments that are not theirs."""
@@ -103,24 +100,54 @@ class BatchNormalization(keras.layers.Layer):
         moments = {"mean": mean, "variance": variance, "epsilon": self.epsilon, "is_training": False}
         return tf.raw_ops.FusedBatchNormV3(x=maps, scale=gamma, offset=beta, **moments)[0]
 
-    def _normalised_batch(self, maps, gamma, beta, gathered):
-        """-> normalised maps, the batch's mean and the variance that the running one moves to, [C] each."""
-        if gathered or replicas.count() == 1:
-            y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-                x=maps, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
-            )
-            # The fused kernel returns the unbiased one, of a single value on a GPU no number.
-            n = tf.cast(tf.size(maps) / maps.shape[-1], tf.float32)
-            factor = tf.cast(n > 1.0, tf.float32) if self.unbiased else (n - 1.0) / n
-            return y, mean, tf.math.multiply_no_nan(variance, factor)
-        values = tf.cast(maps, tf.float32)
-        mean = replicas.mean(tf.reduce_mean(values, [0, 1, 2]))
-        variance = replicas.mean(tf.reduce_mean(tf.square(values - mean), [0, 1, 2]))
-        y = self._normalised(maps, gamma, beta, mean, variance)
-        if self.unbiased:
-            n = tf.cast(tf.size(maps) / maps.shape[-1] * replicas.count(), tf.float32)
-            variance *= n / tf.maximum(n - 1.0, 1.0)
-        return y, mean, variance
+    def _normalised_batch(self, maps, gamma, beta):
+        """-> activated maps, the batch's mean and the variance that the running one moves to, [C] each."""
+
+        def fused():
+            given = {"x": maps, "scale": gamma, "offset": beta, "mean": [], "variance": []}
+            return tf.raw_ops.FusedBatchNormV3(**given, epsilon=self.epsilon, is_training=True)
+
+        y, mean, variance, *reserved = fused()
+
+        @tf.custom_gradient
+        def activated(maps, gamma, beta):
+            def gradients(upstream):
+                if self.activation:
+                    with tf.control_dependencies([upstream]), tf.GradientTape() as tape:  # again, and not before
+                        again = fused().y
+                        tape.watch(again)
+                        upstream = tape.gradient(self.activation(again), again, upstream)
+                given = {f"reserve_space_{place}": value for place, value in enumerate(reserved, 1)}
+                return tf.raw_ops.FusedBatchNormGradV3(
+                    y_backprop=upstream, x=maps, scale=gamma, **given, epsilon=self.epsilon, is_training=True
+                )[:3]
+
+            return self._activated(y), gradients
+
+        # The fused kernel returns the unbiased variance, of a single value on a GPU no number.
+        n = self._values(maps)
+        factor = tf.cast(n > 1.0, tf.float32) if self.unbiased else (n - 1.0) / n
+        return activated(maps, gamma, beta), mean, tf.math.multiply_no_nan(variance, factor)
+
+    def _normalised_globally(self, maps, gamma, beta):
+        """As `_normalised_batch`, by the moments of the rows of all replicas."""
+
+        def forward(maps, gamma, beta):
+            values = tf.cast(maps, tf.float32)
+            mean = replicas.mean(tf.reduce_mean(values, [0, 1, 2]))
+            variance = replicas.mean(tf.reduce_mean(tf.square(values - mean), [0, 1, 2]))
+            y = self._activated(self._normalised(maps, gamma, beta, mean, variance))
+            return y, *map(tf.stop_gradient, (mean, variance))
+
+        y, mean, variance = (tf.recompute_grad(forward) if self.activation else forward)(maps, gamma, beta)
+        n = self._values(maps) * replicas.count()
+        return y, mean, variance * (n / tf.maximum(n - 1.0, 1.0)) if self.unbiased else variance
+
+    @staticmethod
+    def _values(maps) -> tf.Tensor:
+        """Of each channel."""
+        known = maps.shape[:3].num_elements()
+        return tf.constant(known, tf.float32) if known else tf.cast(tf.size(maps) / maps.shape[-1], tf.float32)
 
     def folded(self, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What a convolution's kernel [...,C] and bias [C] are for its output to be that of this layer behind it,
@@ -140,8 +167,8 @@ class BatchNormalization(keras.layers.Layer):
 
     def _move(self, mean, variance):
         keep = self.momentum
-        self.moving_mean.assign(self.moving_mean.value * keep + tf.stop_gradient(mean) * (1 - keep))
-        self.moving_variance.assign(self.moving_variance.value * keep + tf.stop_gradient(variance) * (1 - keep))
+        self.moving_mean.assign(self.moving_mean.value * keep + mean * (1 - keep))
+        self.moving_variance.assign(self.moving_variance.value * keep + variance * (1 - keep))
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon, "momentum": self.momentum, "unbiased": self.unbiased}

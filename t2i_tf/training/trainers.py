@@ -82,6 +82,20 @@ AT_ONCE = Execution()
 """The whole batch in one pass, in float32, step by step."""
 
 
+class _Tape(tf.GradientTape):
+    """Records what depends on these variables alone: the gradients of all others that a loss passes would be traced,
+    optimised and thrown away."""
+
+    def __init__(self, variables):
+        super().__init__(watch_accessed_variables=False)
+        self._variables = [variable.value for variable in variables]
+
+    def __enter__(self):
+        super().__enter__()
+        self.watch(self._variables)
+        return self
+
+
 class _Trainer(keras.Model):
     def __init__(self, recipe, seed: int, steps_per_epoch: int, execution: Execution = AT_ONCE):
         super().__init__()
@@ -150,7 +164,7 @@ class _Trainer(keras.Model):
         totals, logs = list(before), []
         for place, part in enumerate(parts):
             with tf.control_dependencies(totals):
-                with tf.GradientTape() as tape:
+                with _Tape(variables) as tape:
                     logs.append(losses(*part))
                     loss = self.optimizers[name].scale_loss(self._scaled(logs[-1]["loss"]))
                 gradients = tape.gradient(loss, variables)
@@ -238,7 +252,8 @@ class GanTrainer(_Trainer):
     def _at_once(self, batch, noise):
         recipe, logs = self.recipe, {}
         condition = recipe.condition(batch)
-        generator_tape = tf.GradientTape()
+        variables = recipe.generator.trainable_variables
+        generator_tape = _Tape(variables)
         with generator_tape:
             generated = recipe.generate(condition, noise)
         stopped = tf.nest.map_structure(tf.stop_gradient, generated)
@@ -247,7 +262,6 @@ class GanTrainer(_Trainer):
             with generator_tape:
                 named = recipe.generator_losses(batch, condition, generated)
                 loss = self.optimizers["generator"].scale_loss(self._scaled(named["loss"]))
-            variables = recipe.generator.trainable_variables
             gradients = generator_tape.gradient(loss, variables)
         return self._train_generator(gradients, named, logs)
 
