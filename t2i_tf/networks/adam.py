@@ -13,7 +13,7 @@ class Adam(keras.optimizers.Adam):
     117 million. Same variables and same numbers to rounding; without amsgrad.
     """
 
-    def apply(self, gradients, variables=None):
+    def apply(self, grads, trainable_variables=None):
         # Once for all variables: a graph of hundreds of them is traced and optimised the sooner.
         steps = tf.cast(self.iterations + 1, tf.float32)
         decays = [tf.constant(decay, tf.float32) for decay in (self.beta_1, self.beta_2)]
@@ -22,7 +22,7 @@ class Adam(keras.optimizers.Adam):
             **dict(zip(("beta1_power", "beta2_power"), (decay**steps for decay in decays), strict=True)),
             "epsilon": tf.constant(self.epsilon, tf.float32),
         }
-        return super().apply(gradients, variables)
+        return super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
         index, kind = self._get_variable_index(variable), variable.dtype
