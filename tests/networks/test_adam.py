@@ -47,3 +47,16 @@ def test_gradients_of_single_rows():
     optimizer.apply(tape.gradient(loss, [table.value]), [table])
     np.testing.assert_allclose(table.numpy()[1], 0.9, rtol=1e-5)
     np.testing.assert_array_equal(table.numpy()[[0, 2, 3]], 1.0)
+
+
+def test_losses_may_be_scaled():
+    """In Keras' wrapper for float16 it takes the same steps, and none whose gradients overflow, which halves the scale."""
+    plain, scaled = keras.Variable(np.ones(3, "f4")), keras.Variable(np.ones(3, "f4"))
+    optimizer, wrapped = Adam(0.1), keras.optimizers.LossScaleOptimizer(Adam(0.1), initial_scale=8.0)
+    optimizer.build([plain]), wrapped.build([scaled])
+    apply, apply_scaled = (tf.function(_apply_to(*pair)) for pair in ((optimizer, [plain]), (wrapped, [scaled])))
+    for gradient, scale in (([1.0, -2.0, 0.5], 8.0), ([np.inf, 0.0, 0.0], 8.0), ([0.1, 1.0, 3.0], 4.0)):
+        if np.isfinite(gradient).all():
+            apply([tf.constant(gradient)])
+        apply_scaled([scale * tf.constant(gradient)])
+        np.testing.assert_allclose(scaled, plain, rtol=1e-6)
