@@ -50,7 +50,7 @@ def test_gradients_of_single_rows():
 
 
 def test_losses_may_be_scaled():
-    """Keras' wrapper for float16 takes the same steps by it, and none whose gradients overflow: they halve the scale."""
+    """Keras' wrapper for float16 takes the same steps, and none whose gradients overflow; they halve the scale."""
     plain, scaled = keras.Variable(np.ones(3, "f4")), keras.Variable(np.ones(3, "f4"))
     optimizer, wrapped = Adam(0.1), keras.optimizers.LossScaleOptimizer(Adam(0.1), initial_scale=8.0)
     optimizer.build([plain]), wrapped.build([scaled])
