@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from t2i_tf.networks import processor
-from t2i_tf.networks.kernel_gradients import convolve, convolve_transposed
+from t2i_tf.networks.kernel_gradients import convolve, convolve_transposed, patches_of
 
 WEIGHTS_A_PLACE = 2**16
 """From so many weights for each place of the output, a convolution on a CPU is a product of patches and kernel.
@@ -50,9 +50,7 @@ def _convolved(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     height, width = (None if side is None else -(-side // stride) for side in maps.shape[1:3])
     if not (processor.was_measured(maps) and rows * columns * channels * filters >= WEIGHTS_A_PLACE * height * width):
         return convolve(maps, kernel, stride)
-    sizes, strides = [1, rows, columns, 1], [1, stride, stride, 1]
-    patches = tf.image.extract_patches(maps, sizes, strides, [1, 1, 1, 1], "SAME")
-    products = tf.matmul(tf.reshape(patches, [-1, patches.shape[-1]]), tf.reshape(kernel, [-1, filters]))
+    products = tf.matmul(patches_of(maps, kernel.shape, stride), tf.reshape(kernel, [-1, filters]))
     return tf.reshape(products, [-1, height, width, filters])
 
 

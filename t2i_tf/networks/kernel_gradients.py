@@ -74,18 +74,22 @@ def _quick(kernel: Sequence[int], stride: int, sides: Sequence[int]) -> Callable
         return None
     if filters >= FILTERS_FOR_PATCHES:
         return by_patches
-    large = min(sides) >= SIDE_FOR_LINES.get((size, stride), 1 + max(sides)) and not any(
-        side % stride for side in sides
-    )
-    return by_lines if large and min(channels, filters) >= CHANNELS_FOR_LINES else None
+    if (size, stride) not in SIDE_FOR_LINES or any(side % stride for side in sides):
+        return None
+    large = min(sides) >= SIDE_FOR_LINES[size, stride] and min(channels, filters) >= CHANNELS_FOR_LINES
+    return by_lines if large else None
+
+
+def patches_of(maps: tf.Tensor, kernel: Sequence[int], stride: int) -> tf.Tensor:
+    """What a kernel of this shape meets at each place of its output, padded as "SAME": [places, h*w*C]."""
+    patches = tf.image.extract_patches(maps, [1, *kernel[:2], 1], [1, stride, stride, 1], [1, 1, 1, 1], "SAME")
+    return tf.reshape(patches, [-1, patches.shape[-1]])
 
 
 def by_patches(maps: tf.Tensor, upstream: tf.Tensor, kernel: Sequence[int], stride: int) -> tf.Tensor:
     """One product of the patches that the kernel met, and the gradient [B,h,w,filters] at their places."""
-    sizes, strides = [1, *kernel[:2], 1], [1, stride, stride, 1]
-    patches = tf.image.extract_patches(maps, sizes, strides, [1, 1, 1, 1], "SAME")
-    patches, upstream = (tf.reshape(x, [-1, x.shape[-1]]) for x in (patches, upstream))
-    return tf.reshape(tf.matmul(patches, upstream, transpose_a=True), kernel)
+    upstream = tf.reshape(upstream, [-1, upstream.shape[-1]])
+    return tf.reshape(tf.matmul(patches_of(maps, kernel, stride), upstream, transpose_a=True), kernel)
 
 
 def by_lines(maps: tf.Tensor, upstream: tf.Tensor, kernel: Sequence[int], stride: int) -> tf.Tensor:

@@ -37,39 +37,22 @@ def operations(function, *shapes, dtype="float32"):
     return {operation.type for operation in gradients.get_concrete_function().graph.get_operations()}
 
 
-@pytest.mark.parametrize(
-    "form, kernel, stride", [(by_lines, 3, 1), (by_lines, 4, 2), (by_patches, 3, 1), (by_patches, 4, 2)]
-)
-@pytest.mark.parametrize("batch, height, width", [(1, 2, 2), (2, 4, 4), (3, 6, 10), (1, 8, 2)])
-def test_a_convolution_and_its_gradients(chosen, form, kernel, stride, batch, height, width):
+BOTH_EVEN, ANY = [(2, 2), (4, 4), (6, 10), (8, 2)], [(1, 1), (5, 3), (7, 1), (8, 8)]
+CASES = [
+    *((by_lines, 4, 2, sides) for sides in BOTH_EVEN),
+    *((by_lines, 3, 1, sides) for sides in BOTH_EVEN + ANY),
+    *((by_patches, kernel, stride, sides) for kernel, stride in [(3, 1), (3, 2), (4, 2), (5, 1)] for sides in ANY),
+]
+
+
+@pytest.mark.parametrize("form, kernel, stride, sides", CASES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_convolution_and_its_gradients(chosen, form, kernel, stride, sides, batch):
     chosen(form)
     same(
         lambda maps, weights: convolve(maps, weights, stride),
         lambda maps, weights: LIBRARY[0](maps, weights, stride, "SAME"),
-        normal(batch, height, width, 3),
-        normal(kernel, kernel, 3, 5),
-    )
-
-
-@pytest.mark.parametrize("kernel, stride, side", [(3, 1, (1, 1)), (3, 1, (5, 3)), (3, 1, (7, 1))])
-def test_odd_sides_by_lines(chosen, kernel, stride, side):
-    chosen(by_lines)
-    same(
-        lambda maps, weights: convolve(maps, weights, stride),
-        lambda maps, weights: LIBRARY[0](maps, weights, stride, "SAME"),
-        normal(2, *side, 3),
-        normal(kernel, kernel, 3, 5),
-    )
-
-
-@pytest.mark.parametrize("kernel, stride", [(3, 2), (5, 1), (4, 2)])
-@pytest.mark.parametrize("side", [(1, 1), (5, 3), (8, 8)])
-def test_any_kernel_by_patches(chosen, kernel, stride, side):
-    chosen(by_patches)
-    same(
-        lambda maps, weights: convolve(maps, weights, stride),
-        lambda maps, weights: LIBRARY[0](maps, weights, stride, "SAME"),
-        normal(2, *side, 3),
+        normal(batch, *sides, 3),
         normal(kernel, kernel, 3, 5),
     )
 
