@@ -126,6 +126,9 @@ class BatchNormalization(keras.layers.Layer):
 
         # The fused kernel returns the unbiased variance, of a single value on a GPU no number.
         n = self._values(maps)
+        if isinstance(n, int) and n > 1:
+            return activated(maps, gamma, beta), mean, variance if self.unbiased else variance * ((n - 1) / n)
+        n = tf.cast(n, tf.float32)
         factor = tf.cast(n > 1.0, tf.float32) if self.unbiased else (n - 1.0) / n
         return activated(maps, gamma, beta), mean, tf.math.multiply_no_nan(variance, factor)
 
@@ -140,14 +143,13 @@ class BatchNormalization(keras.layers.Layer):
             return y, *map(tf.stop_gradient, (mean, variance))
 
         y, mean, variance = (tf.recompute_grad(forward) if self.activation else forward)(maps, gamma, beta)
-        n = self._values(maps) * replicas.count()
+        n = tf.cast(self._values(maps) * replicas.count(), tf.float32)
         return y, mean, variance * (n / tf.maximum(n - 1.0, 1.0)) if self.unbiased else variance
 
     @staticmethod
-    def _values(maps) -> tf.Tensor:
-        """Of each channel."""
-        known = maps.shape[:3].num_elements()
-        return tf.constant(known, tf.float32) if known else tf.cast(tf.size(maps) / maps.shape[-1], tf.float32)
+    def _values(maps) -> int | tf.Tensor:
+        """Of each channel; a number where the batch is known, which saves a graph some operations."""
+        return maps.shape[:3].num_elements() or tf.size(maps) // maps.shape[-1]
 
     def folded(self, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What a convolution's kernel [...,C] and bias [C] are for its output to be that of this layer behind it,
@@ -166,9 +168,8 @@ class BatchNormalization(keras.layers.Layer):
         return scale, beta - mean * scale
 
     def _move(self, mean, variance):
-        keep = self.momentum
-        self.moving_mean.assign(self.moving_mean.value * keep + mean * (1 - keep))
-        self.moving_variance.assign(self.moving_variance.value * keep + variance * (1 - keep))
+        for moving, new in ((self.moving_mean.value, mean), (self.moving_variance.value, variance)):
+            moving.assign_sub((moving - new) * (1 - self.momentum))
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon, "momentum": self.momentum, "unbiased": self.unbiased}
@@ -282,8 +283,10 @@ class Orthogonal(keras.initializers.Orthogonal):
             return super().__call__(shape, dtype)
         drawn = keras.random.normal([large, small], seed=self.seed, dtype=dtype)
         factor = tf.linalg.cholesky(tf.matmul(drawn, drawn, transpose_a=True))
-        filters = tf.linalg.triangular_solve(factor, tf.transpose(drawn))
-        return self.gain * tf.reshape(tf.transpose(filters) if rows >= columns else filters, shape)
+        # Well conditioned, so that a product with the inverse is as exact as solving, which takes longer.
+        inverse = tf.linalg.triangular_solve(factor, tf.eye(small, dtype=drawn.dtype))
+        filters = tf.matmul(drawn, inverse, transpose_b=True)
+        return self.gain * tf.reshape(filters if rows >= columns else tf.transpose(filters), shape)
 
 
 def orthogonal() -> keras.Initializer:

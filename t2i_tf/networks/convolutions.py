@@ -55,12 +55,16 @@ def _convolved(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def _by_halves(maps, draw):
-    """The upper half of each picture and the lower as pictures of a batch, each with the row of the other beside it."""
-    _, height, width, _ = maps.shape
-    padded = tf.pad(maps, [[0, 0], [1, 1], [0, 0], [0, 0]])
-    halves = tf.concat([padded[:, : height // 2 + 2], padded[:, height // 2 :]], axis=0)
+    """The upper and the lower half of each picture as two pictures, each with a row of the other beside it."""
+    _, height, width, channels = maps.shape
+    halves = tf.reshape(maps, [-1, 2, height // 2, width, channels])
+    last, first = halves[:, :1, -1:], halves[:, 1:, :1]  # row of the upper half, of the lower
+    above = tf.concat([tf.zeros_like(last), last], axis=1)
+    below = tf.concat([first, tf.zeros_like(first)], axis=1)
+    halves = tf.concat([above, halves, below], axis=2)
+    halves = tf.reshape(halves, [-1, height // 2 + 2, width, channels])
     made = draw(lambda kernel: tf.nn.conv2d(halves, kernel, 1, [[0, 0], [0, 0], [1, 1], [0, 0]]))
-    return tf.reshape(made, [-1, height, width, made.shape[-1]])  # right for one picture alone
+    return tf.reshape(made, [-1, height, width, made.shape[-1]])
 
 
 class Convolution(keras.layers.Conv2D):
@@ -88,9 +92,10 @@ class Convolution(keras.layers.Conv2D):
         def whole():
             return draw(lambda kernel: self.convolution_op(maps, kernel))
 
-        _, height, width, _ = maps.shape
+        batch, height, width, _ = maps.shape
         halved = (
-            self.kernel_size == (3, 3)
+            batch in (None, 1)
+            and self.kernel_size == (3, 3)
             and self.strides == (1, 1)
             and processor.was_measured(maps)
             and not processor.has_avx512()

@@ -104,15 +104,17 @@ def by_lines(maps: tf.Tensor, upstream: tf.Tensor, kernel: Sequence[int], stride
     upstream = tf.pad(upstream, [[0, 0], [0, reach], [0, reach], [0, 0]])  # zeros where a line is left
     _, _, width, channels = maps.shape
     maps, upstream = (tf.reshape(x, [-1, x.shape[-1]]) for x in (maps, upstream))
-    places = tf.shape(maps)[0] - reach * (width + 1)
+    length = maps.shape[0] or tf.shape(maps)[0]  # a number where the batch is known: less to trace
+    places = length - reach * (width + 1)
+    upstream = upstream[:places]
 
     def products(lines, shifts):
         moved = (tf.slice(lines, [shift, 0], [places, lines.shape[-1]]) for shift in shifts)
-        return tf.stack([tf.matmul(one, upstream[:places], transpose_a=True) for one in moved])
+        return tf.stack([tf.matmul(one, upstream, transpose_a=True) for one in moved])
 
     if stride == 1:  # few channels: neighbours are joined
-        length = tf.shape(maps)[0] - reach
-        joined = tf.concat([tf.slice(maps, [right, 0], [length, channels]) for right in range(3)], axis=1)
+        joined = [tf.slice(maps, [right, 0], [length - reach, channels]) for right in range(3)]
+        joined = tf.concat(joined, axis=1)
         return tf.reshape(products(joined, [down * width for down in range(3)]), kernel)
     taps = products(maps, [down * width + right for down in range(2) for right in range(2)])
     taps = tf.reshape(taps, [2, 2, 2, 2, *kernel[2:]])  # down, right, and both inside a place of the smaller maps
