@@ -1,6 +1,6 @@
 """How costs grow: a step with the batch and the resolution, preparation and evaluation with the number of pictures.
 
-    python experiments/cost_growth.py OUT [batch] [resolution] [prepare] [evaluate] [presets]
+    python experiments/cost_growth.py OUT [PART ...]
 
 Steps are those of StackGAN++ at its published width; of every preset the first step, and how much faster its pictures
 are read than trained on. Every measurement is a command in a process of its own, so that its peak memory is its own.
@@ -10,6 +10,7 @@ Needs matplotlib: pip install -e '.[plots]'.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import os
@@ -160,8 +161,7 @@ def plot(part, found, path):
     figure.savefig(path, dpi=100)
 
 
-def main(out, *parts):
-    out = Path(out)
+def main(out, parts):
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "growth.json"
     growth = json.loads(kept.read_text()) if kept.exists() else {}
@@ -177,4 +177,8 @@ def main(out, *parts):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", metavar="OUT", type=Path)
+    help_of_parts = f"of {', '.join(PARTS)} (default: all)"
+    parser.add_argument("parts", metavar="PART", nargs="*", choices=PARTS, help=help_of_parts)
+    main(**vars(parser.parse_args()))

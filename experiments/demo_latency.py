@@ -1,18 +1,21 @@
 """How fast a page answers: visitors who draw one picture after the other through the page's own queue.
 
 t2i-demo --run_dir=R --requests_per_minute=100000
-python experiments/demo_latency.py http://localhost:7860 [visitors, 4] [seconds, 60]
+python experiments/demo_latency.py http://localhost:7860
 """
 
+import argparse
 import json
-import sys
 import threading
 import time
 
-import numpy as np
-from gradio_client import Client
-
 CAPTION = "this flower has five round red petals and a yellow center"
+
+
+def connected(url):
+    from gradio_client import Client  # here, so that --help does not wait for it
+
+    return Client(url, verbose=False, analytics_enabled=False)
 
 
 class Visitor(threading.Thread):
@@ -20,7 +23,7 @@ class Visitor(threading.Thread):
 
     def __init__(self, url, number, until):
         super().__init__()
-        self.client, self.number, self.until = Client(url, verbose=False, analytics_enabled=False), number, until
+        self.client, self.number, self.until = connected(url), number, until
         self.sent, self.times = 0, []
 
     def run(self):
@@ -32,12 +35,14 @@ class Visitor(threading.Thread):
                 self.times.append(time.perf_counter() - began)
 
 
-def main(url, visitors=4, seconds=60.0):
-    Client(url, verbose=False, analytics_enabled=False).predict(CAPTION, 0, 1.0, api_name="/draw")
-    people = [Visitor(url, number, 0.0) for number in range(int(visitors))]
+def main(url, visitors, seconds):
+    import numpy as np
+
+    connected(url).predict(CAPTION, 0, 1.0, api_name="/draw")
+    people = [Visitor(url, number, 0.0) for number in range(visitors)]
     began = time.perf_counter()
     for visitor in people:
-        visitor.until = began + float(seconds)
+        visitor.until = began + seconds
         visitor.start()
     for visitor in people:
         visitor.join()
@@ -49,4 +54,8 @@ def main(url, visitors=4, seconds=60.0):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("--visitors", type=int, default=4, help="at once (default: 4)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
+    main(**vars(parser.parse_args()))

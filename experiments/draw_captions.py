@@ -1,39 +1,36 @@
 """A batch job: a picture for every line of a text file, with an exported generator, on all GPUs of a machine.
 
-    python draw_captions.py EXPORT captions.txt OUT [pictures at a time, 64]
+    python draw_captions.py EXPORT captions.txt OUT
 
 It needs TensorFlow alone. EXPORT is a folder of `t2i-export`. OUT gets TFRecord files of SHARD examples each, with
 "caption", "seed" (the number of the line), "png" and "problem" (empty, or why the picture is grey). A file is written
 beside and renamed, and one that is there is not made again: the same command goes on where it was stopped.
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
-
-import tensorflow as tf
 
 SHARD = 1000
 
 
-def bytes_feature(value):
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
 def example(caption, seed, png, problem):
+    from tensorflow import train  # here as below, so that --help does not wait for it
+
     feature = {
-        "caption": bytes_feature(caption),
-        "seed": tf.train.Feature(int64_list=tf.train.Int64List(value=[seed])),
-        "png": bytes_feature(png),
-        "problem": bytes_feature(problem),
+        name: train.Feature(bytes_list=train.BytesList(value=[value]))
+        for name, value in {"caption": caption, "png": png, "problem": problem}.items()
     }
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    feature["seed"] = train.Feature(int64_list=train.Int64List(value=[seed]))
+    return train.Example(features=train.Features(feature=feature)).SerializeToString()
 
 
-def main(folder, captions, out, batch_size=64):
+def main(export, captions, out, batch_size):
+    import tensorflow as tf
+
     strategy = tf.distribute.MirroredStrategy()
     with strategy.scope():
-        generate_png = tf.saved_model.load(folder).signatures["generate_png"]
+        generate_png = tf.saved_model.load(export).signatures["generate_png"]
 
     @tf.function
     def draw(captions, seeds):
@@ -63,4 +60,9 @@ def main(folder, captions, out, batch_size=64):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", metavar="EXPORT")
+    parser.add_argument("captions", metavar="captions.txt")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: 64)")
+    main(**vars(parser.parse_args()))

@@ -7,11 +7,9 @@
 It needs playwright and an installed Chromium or Chrome.
 """
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
-
-from playwright.sync_api import sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VIEWS = {
@@ -44,7 +42,9 @@ def look(page, given):
     page.wait_for_timeout(600)
 
 
-def main(url, out, *given):
+def main(url, out, given):
+    from playwright.sync_api import sync_playwright  # here, so that --help needs no browser
+
     program = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
@@ -57,4 +57,8 @@ def main(url, out, *given):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("out", metavar="OUT", help="a folder that is there")
+    parser.add_argument("given", nargs="+", help="captions, or the file of a picture; the first is shown")
+    main(**vars(parser.parse_args()))

@@ -1,28 +1,28 @@
 """How fast an exported generator answers: seconds to load, milliseconds of single requests, pictures a second.
 
-    python experiments/serving_speed.py EXPORT [seconds of each measurement, 20]
+    python experiments/serving_speed.py EXPORT
 
 It needs TensorFlow alone.
 """
 
+import argparse
 import itertools
 import json
-import sys
 import time
 from pathlib import Path
-
-import numpy as np
-import tensorflow as tf
 
 CAPTION = "this flower has five round red petals and a yellow center"
 BATCHES = (1, 8, 32)
 
 
-def main(folder, seconds=20.0):
+def main(export, seconds):
+    import numpy as np  # here, so that --help does not wait for them
+    import tensorflow as tf
+
     began = time.perf_counter()
-    model = tf.saved_model.load(folder)
+    model = tf.saved_model.load(export)
     loaded = time.perf_counter()
-    found = {"megabytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6}
+    found = {"megabytes": sum(path.stat().st_size for path in Path(export).rglob("*") if path.is_file()) / 1e6}
     function, seeds = model.signatures["generate"], itertools.count()
     text = {"captions": [CAPTION]} if "captions" in function.structured_input_signature[1] else {}
 
@@ -51,4 +51,7 @@ def main(folder, seconds=20.0):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(float, sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", metavar="EXPORT")
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement (default: 20)")
+    main(**vars(parser.parse_args()))

@@ -394,12 +394,19 @@ def test_the_command_names_the_tables_and_writes_the_page(tmp_path, capsys):
     assert "--tables=everything: must be one of variants, stage1" in capsys.readouterr().err
 
 
-def test_help_waits_for_no_tensorflow():
+SCRIPTS = sorted(path.stem for path in (jobs.ROOT / "experiments").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", ["against_pytorch.__main__", "blossoms.__main__", *SCRIPTS])
+def test_help_waits_for_nothing(script):
     program = (
-        "import sys\nfrom experiments.blossoms import __main__, jobs, page, tables\n"
-        "sys.exit('tensorflow' in sys.modules)"
+        "import runpy, sys\nsys.argv[1:] = ['--help']\n"
+        f"try:\n    runpy.run_module('experiments.{script}', run_name='__main__')\n"
+        "except SystemExit as end:\n    sys.exit(end.code or 'tensorflow' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], cwd=jobs.ROOT).returncode == 0
+    ended = subprocess.run([sys.executable, "-c", program], cwd=jobs.ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("usage: ")
 
 
 # All of it, small.
