@@ -39,8 +39,15 @@ def make():
     return layer
 
 
+def in_training(norm, x, batch_known):
+    """The layer in training, traced for this batch or for any."""
+    shape = x.shape if batch_known else [None, *x.shape[1:]]
+    return tf.function(lambda x: norm(x, training=True), input_signature=[tf.TensorSpec(shape)])(x)
+
+
+@pytest.mark.parametrize("batch_known", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_batch_normalisation_trains_as_worked_by_hand(make, shape):
+def test_batch_normalisation_trains_as_worked_by_hand(make, shape, batch_known):
     norm = make(shape[-1])
     x, g = RNG.normal(2, 3, shape), RNG.normal(size=shape)
     gamma, beta = norm.gamma.numpy().astype(np.float64), norm.beta.numpy().astype(np.float64)
@@ -50,7 +57,7 @@ def test_batch_normalisation_trains_as_worked_by_hand(make, shape):
     inputs = tf.constant(x, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y = norm(inputs, training=True)
+        y = in_training(norm, inputs, batch_known)
         loss = tf.reduce_sum(y * tf.constant(g, tf.float32))
     of_x, of_gamma, of_beta = tape.gradient(loss, [inputs, norm.gamma.value, norm.beta.value])
 
@@ -103,11 +110,12 @@ def test_an_activation_inside_is_one_behind(make, activation, compiled):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.parametrize("batch_known", [True, False])
 @pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3)])
-def test_a_single_value_has_no_variance_and_stays_finite(make, shape):
+def test_a_single_value_has_no_variance_and_stays_finite(make, shape, batch_known):
     norm = make(3)
     before = norm.moving_variance.numpy()
-    y = norm(tf.fill(shape, 5.0), training=True)
+    y = in_training(norm, tf.fill(shape, 5.0), batch_known)
     np.testing.assert_allclose(tf.reshape(y, [3]), norm.beta.numpy(), atol=1e-5)
     np.testing.assert_allclose(norm.moving_variance, 0.9 * before, rtol=1e-6)
 
@@ -126,10 +134,11 @@ def test_batch_normalisation_in_use_takes_the_running_statistics(monkeypatch, ma
     np.testing.assert_array_equal(norm.moving_mean, before)
 
 
-def test_the_biased_variance_can_be_asked_for(make):
+@pytest.mark.parametrize("batch_known", [True, False])
+def test_the_biased_variance_can_be_asked_for(make, batch_known):
     norm = make(2, unbiased=False, momentum=0.0)
     x = RNG.normal(size=(5, 2))
-    norm(tf.constant(x, tf.float32), training=True)
+    in_training(norm, tf.constant(x, tf.float32), batch_known)
     np.testing.assert_allclose(norm.moving_variance, x.var(0), rtol=1e-5)
 
 
