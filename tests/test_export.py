@@ -3,9 +3,11 @@
 import argparse
 import io
 import json
+import shlex
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,6 +290,18 @@ def test_saved_model_cli_shows_the_signatures(exports):
     assert "inputs['truncation'] tensor_info:\n        dtype: DT_FLOAT\n        shape: ()\n" in shown
     assert "outputs['images'] tensor_info:\n        dtype: DT_UINT8\n        shape: (-1, 32, 32, 3)\n" in shown
     assert "outputs['png_bytes'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1)\n" in shown
+
+
+def test_the_documented_shell_command_draws(exports, tmp_path):
+    """saved_model_cli takes only literals, which are of other types than the signature's."""
+    page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
+    begin = page.index("saved_model_cli run")
+    line = page[begin : page.index("\n\n", begin)].replace("\\\n", " ")
+    line = line.replace("models/flowers/1", str(exports.folder / "gan_int_cls")).replace("=out", f"={tmp_path}")
+    program = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *shlex.split(line)[1:]]
+    subprocess.run(program, capture_output=True, check=True)
+    wanted = exports.runs["gan_int_cls"].generate(["a red flower"], [3])[-1]
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), wanted)
 
 
 def test_only_what_is_needed_is_inside_and_no_path_of_this_machine(exports):
