@@ -1,4 +1,7 @@
-"""Our side: the whole train_step of a paper, and the sampling that t2i-sample and exports do."""
+"""Our side: the whole train_step of a paper, and drawing by the function of t2i-sample and exports.
+
+Of exactly so many rows: those two pass more, so that a picture depends on no neighbour (docs/serving.md).
+"""
 
 import os
 import sys
