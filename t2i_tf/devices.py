@@ -24,8 +24,8 @@ BLOCK = 32
 def strategy(names: str | None) -> tf.distribute.Strategy:
     """MirroredStrategy on the devices of --devices, e.g. "GPU:0,GPU:1"; None: on all GPUs, or plainly on the CPU.
 
-    A CPU alone needs no mirror: AttnGAN at published width is built and traced in 48 seconds without one instead of 51,
-    and a step takes 0.94 of the time.
+    A CPU alone needs no mirror: without one AttnGAN at published width has its networks and its first step after 48
+    seconds instead of 51, and later steps take 0.94 of the time.
 
     Raises UserError for a device that is not there.
     """

@@ -30,7 +30,7 @@ def share_pools() -> None:
 def keep_freed() -> None:
     """Once the training iterator is made: the allocator keeps what a step frees, since the next asks for it again.
 
-    A multi-device iterator of TensorFlow tells glibc to hand back every block over 128 kB at once. Measured on 2 cores,
+    The iterator of a mirrored strategy tells glibc to hand back every block over 128 kB at once. Measured on 2 cores,
     GAN-INT-CLS of width 32: 17,500 page faults and 36 ms of system time a step with it, 108 and 9 ms without. Blocks
     over 32 MB, the most glibc allows, are handed back all the same. A step of StackGAN++ (published width, batch 4)
     took 1.65 s and peaked at 3.7 GB so; with blocks from 1 MB on handed back, 2.25 s at the same peak.
