@@ -412,6 +412,12 @@ class ExportConfig(LoadedConfig, CaptionedConfig):
         "depends on no neighbour); 32 is what t2i-sample does: right on any machine, and slow for single captions",
         choices=(1, 2, 4, 8, 16, 32),
     )
+    tolerance: int = option(
+        0,
+        "of a run that draws: levels of 255 by which values may differ from the pictures of t2i-sample; with 1 fewer "
+        "rows pass for a single caption where rounding hangs on their number (0: equal to the bit)",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)

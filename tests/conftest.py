@@ -60,6 +60,15 @@ class TrainedRun:
         return self.outcome.run_dir
 
 
+@pytest.fixture
+def quick_initial_values():
+    """Orthogonal ones take long to draw at published width, and do not matter where they are replaced."""
+    from t2i_tf.networks import initial
+
+    with initial.from_a_file():
+        yield
+
+
 @pytest.fixture(scope="session")
 def blossoms(tmp_path_factory):
     """A prepared data set of 66 drawn flowers of 64 pixels: 60 to train on, 6 of other classes to test with."""

@@ -3,7 +3,9 @@
 import argparse
 import io
 import json
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +21,7 @@ from t2i_tf import export, inference
 from t2i_tf.config import ExportConfig
 from t2i_tf.errors import UserError
 from t2i_tf.export import picture_files
-from t2i_tf.export.drawing import InGraphDraw
+from t2i_tf.export.drawing import Drawing, InGraphDraw
 from t2i_tf.export.rows import ROWS, agreeing_rows
 from t2i_tf.inference import BATCH_SIZE, Run
 from t2i_tf.inference.drawing import SeedDraw
@@ -332,6 +334,35 @@ def test_an_export_that_differs_is_not_written(exports, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="generate: the export gives other results than the live model"):
         list(export.export(ExportConfig(run_dir=run_dir, out=str(tmp_path / "new"), least_rows=2)))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tolerance_lets_a_picture_alone_pass_alone(exports, tmp_path, monkeypatch):
+    """Here where a picture in 1 row has one value a level higher; what differs by more than is allowed is refused."""
+    out, live = tmp_path / "out", Drawing._pictures
+
+    def uneven(drawing, rows):
+        *smaller, largest = live(drawing, rows)
+        pixel = tf.one_hot(0, tf.size(largest[0]), tf.where(tf.shape(largest)[0] == 1, 2, 0))
+        moved = tf.abs(tf.cast(largest, tf.int32) - tf.reshape(pixel, largest.shape[1:]))
+        return [*smaller, tf.cast(moved, tf.uint8)]
+
+    monkeypatch.setattr(Drawing, "_pictures", uneven)
+    given = {"run_dir": str(exports.folder / "runs" / "stackgan_v2_without_text"), "out": str(out)}
+    lines = list(export.export(ExportConfig(**given, tolerance=2)))
+    about = json.loads((out / "assets.extra" / "export.json").read_text())
+    assert about["least_rows"] == 1 and "at least 1 at a time pass the networks" in lines[-2]
+    alone = re.search(r"values together and (\d+) of 15,360 alone, which differ by at most 2 of 255$", lines[0])
+    assert int(alone[1]) >= 5
+    shutil.rmtree(out)
+    lines = list(export.export(ExportConfig(**given, tolerance=1)))
+    assert "at least 2 at a time pass the networks" in lines[-2]
+
+
+@pytest.mark.parametrize("name", ["char_cnn_rnn", "show_attend_tell"])
+def test_only_pictures_have_a_tolerance(exports, tmp_path, name):
+    given = {"run_dir": str(exports.folder / "runs" / name), "out": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=f"--tolerance: of a run that draws; what {name} gives"):
+        list(export.export(ExportConfig(**given, tolerance=1)))
 
 
 def test_rows_are_counted_from_which_on_results_agree():

@@ -13,7 +13,7 @@ from t2i_tf.config import ImportConfig, TrainConfig
 from t2i_tf.data import records
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run, load
-from t2i_tf.networks import blocks, encoders
+from t2i_tf.networks import encoders, initial
 from t2i_tf.papers import attngan
 from t2i_tf.training import loop
 
@@ -41,8 +41,7 @@ def random_arrays(layers, random):
 @pytest.fixture(scope="module", autouse=True)
 def quick_initial_values():
     """Networks that no file holds are built at published width."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "orthogonal", lambda: "zeros")
+    with initial.from_a_file():
         yield
 
 

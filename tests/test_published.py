@@ -10,7 +10,7 @@ from torch7_writer import Lua, Tensor, dumps
 
 from t2i_tf import published
 from t2i_tf.errors import UserError
-from t2i_tf.networks.blocks import BatchNormalization
+from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import char_cnn_rnn, gan_int_cls
 
 RANDOM = np.random.RandomState(0)

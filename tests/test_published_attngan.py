@@ -6,18 +6,14 @@ import tensorflow as tf
 
 from t2i_tf import papers, published
 from t2i_tf.errors import UserError
-from t2i_tf.networks import blocks, encoders
+from t2i_tf.networks import encoders
 from t2i_tf.papers import attngan
+
+pytestmark = pytest.mark.usefixtures("quick_initial_values")  # networks no file holds are built at published width
 
 RANDOM = np.random.RandomState(0)
 SIZES = {"generator_width": 4, "discriminator_width": 2, "noise_dim": 5, "condition_dim": 3, "embedding_dim": 6}
 SMALL = {"image_encoder": "conv"}
-
-
-@pytest.fixture(autouse=True)
-def quick_initial_values(monkeypatch):
-    """Networks that a file does not hold are built at published width."""
-    monkeypatch.setattr(blocks, "orthogonal", lambda: "zeros")
 
 
 def recipe(**given):

@@ -6,17 +6,13 @@ import tensorflow as tf
 
 from t2i_tf import published
 from t2i_tf.errors import UserError
-from t2i_tf.networks import blocks
+from t2i_tf.networks.gated import GeneratorStem
 from t2i_tf.papers import Context, stackgan_v2
+
+pytestmark = pytest.mark.usefixtures("quick_initial_values")  # networks no file holds are built at published width
 
 RANDOM = np.random.RandomState(0)
 SIZES = {"generator_width": 8, "discriminator_width": 2, "noise_dim": 5, "condition_dim": 4}
-
-
-@pytest.fixture(autouse=True)
-def quick_initial_values(monkeypatch):
-    """Networks that a file does not hold are built at published width."""
-    monkeypatch.setattr(blocks, "orthogonal", lambda: "zeros")
 
 
 def recipe(**given):
@@ -75,7 +71,7 @@ def test_a_discriminator(tmp_path, size, given):
 
 def test_the_dense_layer_is_published_channel_by_channel():
     """Output channel * 16 + row * 4 + column, value channels before gates."""
-    stem = blocks.GeneratorStem(1, 8)
+    stem = GeneratorStem(1, 8)
     stem(tf.zeros([1, 3]))
     layers = published.blocks.generator_stem("h_net1", stem)
     arrays = random_arrays(layers)

@@ -9,7 +9,7 @@ Tokenizer, vocabulary, text encoder, noise and networks are inside. Its function
 each a signature and, in Python, a method of the loaded object. docs/serving.md says what they take and give.
 
 A picture follows from its caption and seed, whatever stands beside them in a batch, and is that of `t2i-sample` to the
-bit: see `rows`.
+bit, or with `--tolerance` to a level of 255: see `rows`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def export(options: ExportConfig) -> Iterator[str]:
     serving = _serving(run, options)
     beside = out.with_name(out.name + ".partial")
     try:
-        loaded, seconds, equal, least = _compared(serving, options.least_rows, beside)
+        loaded, seconds, equal, least = _compared(serving, options, beside)
         (beside / "assets.extra").mkdir()
         about = {"paper": run.paper, "step": run.step, "least_rows": least}
         (beside / "assets.extra" / "export.json").write_text(json.dumps(about, indent=2) + "\n")
@@ -57,7 +57,7 @@ def export(options: ExportConfig) -> Iterator[str]:
     yield f"next: saved_model_cli show --dir={out} --tag_set=serve --all"
 
 
-def _compared(serving, least_rows: int | None, folder: Path) -> tuple:
+def _compared(serving, options: ExportConfig, folder: Path) -> tuple:
     """Writes and loads again. Returns what was loaded, the seconds that took, what was equal, and rows at a time."""
     seconds = 0.0
 
@@ -70,7 +70,7 @@ def _compared(serving, least_rows: int | None, folder: Path) -> tuple:
         seconds = time.perf_counter() - began
         return loaded
 
-    loaded, equal, least = _first_equal(serving, least_rows, written)
+    loaded, equal, least = _first_equal(serving, options, written)
     return loaded, seconds, equal, least
 
 
@@ -79,17 +79,22 @@ def in_memory(run: Run) -> tf.Module:
 
     Raises UserError for a run that cannot be exported.
     """
-    serving = _serving(run, ExportConfig())
-    return _first_equal(serving, None, lambda least: _module(serving, serving.functions(least)))[0]
+    options = ExportConfig()
+    serving = _serving(run, options)
+    return _first_equal(serving, options, lambda least: _module(serving, serving.functions(least)))[0]
 
 
-def _first_equal(serving, least_rows: int | None, made: Callable) -> tuple:
+def _first_equal(serving, options: ExportConfig, made: Callable) -> tuple:
     """What is made with the fewest rows at a time with which it equals the live run.
 
     Measured agreement holds for the rows it was measured on, and may miss a last bit in others: then it takes more.
+    With a tolerance it tries from one row on.
     """
-    measured = least_rows or agreeing_rows(serving.numbers, serving.examples())
-    allowed = [least_rows] if least_rows else [rows for rows in ROWS if rows >= measured]
+    if options.least_rows:
+        allowed = [options.least_rows]
+    else:
+        least = 1 if options.tolerance else agreeing_rows(serving.numbers, serving.examples())
+        allowed = [rows for rows in ROWS if rows >= least]
     for least in allowed:
         model = made(least)
         try:
@@ -101,7 +106,9 @@ def _first_equal(serving, least_rows: int | None, made: Callable) -> tuple:
 
 def _serving(run: Run, options: ExportConfig):
     if run.recipe.kind == "gan":
-        return Drawing(run)
+        return Drawing(run, options.tolerance)
+    if options.tolerance:
+        raise UserError(f"--tolerance: of a run that draws; what {run.paper} gives is equal to the bit, leave it out")
     if run.describes:
         return Captioning(run, options.beam_size, options.length_normalised)
     return Encoding(run)

@@ -42,8 +42,9 @@ class InGraphDraw:
 class Drawing:
     """A run that draws pictures."""
 
-    def __init__(self, run: Run):
-        self.run, self.recipe, self.reader = run, run.recipe, None
+    def __init__(self, run: Run, tolerance: int = 0):
+        """tolerance: levels of 255 by which values may differ from those of the run."""
+        self.run, self.recipe, self.tolerance, self.reader = run, run.recipe, tolerance, None
         if run.takes_text:
             reads_words = self.recipe.request.text == "words"
             if not reads_words and run.text_encoder is None:
@@ -155,14 +156,24 @@ class Drawing:
             given = [] if captions is None else [tf.constant(captions[rows])]
             return function(*given, tf.constant(seeds[rows], tf.int64), truncation)
 
+        def differing(name, pictures, wanted):
+            return check_equal(name, pictures, wanted, self.tolerance)
+
         made = exported(loaded.generate, slice(None))
-        check_equal("generate", [made.get(f"images_{images.shape[1]}", made["images"]) for images in live], live)
-        for row in range(len(seeds)):
-            alone = exported(loaded.generate, slice(row, row + 1))["images"]
-            check_equal("generate with one row", [alone], [live[-1][row : row + 1]])
-        pictures = [tf.io.decode_png(png) for png in exported(loaded.generate_png, slice(None))["png_bytes"]]
-        check_equal("generate_png", pictures, live[-1])
-        return f"{len(seeds)} pictures of {len(live)} scales, together and alone"
+        of_scales = [made.get(f"images_{images.shape[1]}", made["images"]) for images in live]
+        together = differing("generate", of_scales, live)
+        alone = [exported(loaded.generate, slice(row, row + 1))["images"][0] for row in range(len(seeds))]
+        apart = differing("generate with one row", alone, live[-1])
+        files = exported(loaded.generate_png, slice(None))["png_bytes"]
+        differing("generate_png", [tf.io.decode_png(png) for png in files], live[-1])
+        equal = f"{len(seeds)} pictures of {len(live)} scales, together and alone"
+        if not together + apart:
+            return equal
+        size = sum(images.size for images in live)
+        return (
+            f"{equal}, but for {together} of {size:,} values together and {apart} of {live[-1].size:,} alone, which "
+            f"differ by at most {self.tolerance} of 255"
+        )
 
 
 def _as_png(made: dict) -> dict:

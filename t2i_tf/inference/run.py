@@ -14,6 +14,7 @@ from t2i_tf.inference.drawing import DrawsPictures
 from t2i_tf.inference.folder import TEXT_ENCODER, read_vocabulary, write_vocabulary
 from t2i_tf.inference.reading import ReadsCaptions
 from t2i_tf.inference.seeing import SeesPictures
+from t2i_tf.networks.initial import from_a_file
 from t2i_tf.networks.moving_average import MovingAverage
 
 
@@ -72,7 +73,8 @@ def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best") -
     Raises UserError: no run folder, no readable checkpoint, EMA asked for and not kept.
     """
     config = RunConfig.read(run_dir)
-    recipe = build(config)
+    with from_a_file():
+        recipe = build(config)
     average = MovingAverage.of(recipe)
     if weights == "ema" and average is None:
         raise UserError(f"--weights=ema: {run_dir} was trained without a moving average: use --weights=raw")

@@ -19,10 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
+from t2i_tf.networks.blocks import leaky_relu
 from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.networks.inception import SIZE as INCEPTION_SIZE
 from t2i_tf.networks.inception import InceptionV3
+from t2i_tf.networks.initial import uniform
+from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.networks.precision import computing_in
 
 HUB_HANDLE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
@@ -177,10 +179,6 @@ class ConvolutionalTrunk(Composite):
         return all_maps[2], tf.concat([tf.reduce_mean(maps, axis=[1, 2]), tf.reduce_max(maps, axis=[1, 2])], axis=-1)
 
 
-def _uniform(bound: float) -> keras.Initializer:
-    return keras.initializers.RandomUniform(-bound, bound)
-
-
 class RegionEncoder(Network):
     """The image side of the DAMSM: pictures -> vectors of their regions, and one of the whole.
 
@@ -225,10 +223,10 @@ class RegionEncoder(Network):
         else:
             self.trunk = HubInception(source)
         self.region_map = keras.layers.Conv2D(
-            width, 1, use_bias=False, kernel_initializer=_uniform(0.1), name="region_map"
+            width, 1, use_bias=False, kernel_initializer=uniform(0.1), name="region_map"
         )
         self.code_map = keras.layers.Dense(
-            width, kernel_initializer=_uniform(0.1), bias_initializer=_uniform(2048**-0.5), name="code_map"
+            width, kernel_initializer=uniform(0.1), bias_initializer=uniform(2048**-0.5), name="code_map"
         )
 
     def call(self, images, training=False):
@@ -280,7 +278,7 @@ class _Cell(keras.layers.Layer):
 
     def build(self, input_shape):
         def weight(name, *shape):
-            initializer = _uniform(self.units**-0.5)
+            initializer = uniform(self.units**-0.5)
             return self.add_weight(shape=(*shape, self.gates * self.units), initializer=initializer, name=name)
 
         self.kernel, self.recurrent_kernel = weight("kernel", input_shape[-1]), weight("recurrent_kernel", self.units)
@@ -352,7 +350,7 @@ class WordEncoder(Network):
         super().__init__(name=name)
         self.word_dim = word_dim
         self.embedding = keras.layers.Embedding(
-            vocabulary_size, word_dim, embeddings_initializer=_uniform(0.1), name="embedding"
+            vocabulary_size, word_dim, embeddings_initializer=uniform(0.1), name="embedding"
         )
         cell = {"lstm": LSTMCell, "gru": GRUCell}[recurrent]
         self.forward, self.backward = (

@@ -10,8 +10,8 @@ import re
 import keras
 import tensorflow as tf
 
-from t2i_tf.networks.blocks import BatchNormalization
 from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.normalisation import BatchNormalization
 
 SIZE = 299
 

@@ -24,19 +24,17 @@ from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, matching, replicas
 from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.attention import WordAttention
-from t2i_tf.networks.blocks import (
+from t2i_tf.networks.blocks import LogitHead, everywhere, flat
+from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.gated import (
     DiscriminatorTrunk,
     GatedConditioningAugmentation,
     GatedConvolution,
     GatedResidual,
     GeneratorStem,
     LeakyConvolution,
-    LogitHead,
     ToImage,
-    everywhere,
-    flat,
 )
-from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.papers import BatchRequest, Context
 
 

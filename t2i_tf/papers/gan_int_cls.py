@@ -22,17 +22,10 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import replicas
 from t2i_tf.networks.adam import Adam
-from t2i_tf.networks.blocks import (
-    BatchNormalization,
-    BottleneckResidual,
-    TorchDense,
-    conv_initializer,
-    convolution,
-    flat,
-    leaky_relu,
-    transposed_convolution,
-)
+from t2i_tf.networks.blocks import BottleneckResidual, TorchDense, convolution, flat, leaky_relu, transposed_convolution
 from t2i_tf.networks.composite import Network
+from t2i_tf.networks.initial import conv_initializer
+from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import BatchRequest, Context
 
 

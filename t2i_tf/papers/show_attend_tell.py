@@ -30,8 +30,9 @@ from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, replicas
-from t2i_tf.networks.blocks import BatchNormalization, leaky_relu
+from t2i_tf.networks.blocks import leaky_relu
 from t2i_tf.networks.composite import Network
+from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import BatchRequest, Context, Selection
 
 END, UNKNOWN = 0, 1

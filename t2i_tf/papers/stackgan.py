@@ -34,19 +34,11 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import replicas
 from t2i_tf.networks.adam import Adam
-from t2i_tf.networks.blocks import (
-    BatchNormalization,
-    BottleneckResidual,
-    Dense,
-    LogitHead,
-    conv_initializer,
-    convolution,
-    everywhere,
-    flat,
-    leaky_relu,
-)
+from t2i_tf.networks.blocks import BottleneckResidual, Dense, LogitHead, convolution, everywhere, flat, leaky_relu
 from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.networks.convolutions import UpsampledConvolution
+from t2i_tf.networks.initial import conv_initializer
+from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import BatchRequest, Context
 
 

@@ -21,22 +21,20 @@ from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks.adam import Adam
-from t2i_tf.networks.blocks import (
-    BatchNormalization,
+from t2i_tf.networks.blocks import LogitHead, everywhere, flat
+from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.gated import (
     DiscriminatorTrunk,
     GatedConditioningAugmentation,
     GatedConvolution,
     GatedResidual,
     GeneratorStem,
     LeakyConvolution,
-    LogitHead,
     ToImage,
-    everywhere,
-    flat,
     glu,
     orthogonal_convolution,
 )
-from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import BatchRequest, Context
 
 COVARIANCE_WEIGHT = 5.0

@@ -9,7 +9,7 @@ import tensorflow as tf
 from t2i_tf import checkpoints, inference, papers
 from t2i_tf.config import RunConfig, TrainConfig
 from t2i_tf.errors import UserError
-from t2i_tf.networks.blocks import DiscriminatorTrunk
+from t2i_tf.networks.gated import DiscriminatorTrunk
 from t2i_tf.papers import attngan, damsm
 from t2i_tf.training.trainers import GanTrainer
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from t2i_tf import losses, papers
 from t2i_tf.errors import UserError
-from t2i_tf.networks.blocks import DiscriminatorTrunk
+from t2i_tf.networks.gated import DiscriminatorTrunk
 from t2i_tf.papers import stackgan_v2
 from t2i_tf.training.trainers import GanTrainer
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf import losses, published
-from t2i_tf.networks import attention, blocks
+from t2i_tf.networks import attention
 from t2i_tf.papers import Context, attngan
 from t2i_tf.training.trainers import GanTrainer
 
@@ -28,12 +28,6 @@ AFTER_ADAM = 5e-3  # the first step of Adam is nearly a sign
 MASKS = {"official": True, "fixed_mask": False}
 MODES = {"eval": False, "train": True}
 HEADS = {"conditional": "cond", "unconditional": "uncond"}
-
-
-@pytest.fixture
-def quick_initial_values(monkeypatch):
-    """Orthogonal ones take long at published width, and do not matter where they are replaced."""
-    monkeypatch.setattr(blocks, "orthogonal", lambda: "zeros")
 
 
 def lengths_of(parity):

@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf import losses, published
-from t2i_tf.networks import blocks
 from t2i_tf.papers import Context, stackgan_v2
 from t2i_tf.training.trainers import GanTrainer
 
@@ -46,12 +45,6 @@ def hyperparameters(config, **more):
 def given_noise(parity):
     noise = {"z": parity.tensor("in/z")}
     return {**noise, "augmentation": parity.tensor("in/eps")} if parity.config["conditional"] else noise
-
-
-@pytest.fixture
-def quick_initial_values(monkeypatch):
-    """Orthogonal ones take long at published width, and do not matter where they are replaced."""
-    monkeypatch.setattr(blocks, "orthogonal", lambda: "zeros")
 
 
 @every_file("stackgan_v2_generator_*", in_repository=False)
