@@ -8,6 +8,7 @@ It needs TensorFlow alone.
 import argparse
 import itertools
 import json
+import os
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ BATCHES = (1, 8, 32)
 
 
 def main(export, seconds):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # left off without AVX-512, where it is quicker too
     import numpy as np  # here, so that --help does not wait for them
     import tensorflow as tf
 
