@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from t2i_tf import config, memory, papers
+from t2i_tf import config, papers
 from t2i_tf.errors import UserError
 
 
@@ -200,7 +200,6 @@ def _command(
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # TensorFlow leaves oneDNN's convolutions off without AVX-512, though they are faster there too.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        memory.share_pools()
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         logging.getLogger("absl").setLevel(logging.WARNING)
         try:

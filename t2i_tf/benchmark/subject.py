@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from t2i_tf import memory, papers
+from t2i_tf import papers
 from t2i_tf.config import BenchmarkConfig, RunConfig
 from t2i_tf.data import pipeline, records, text
 from t2i_tf.errors import UserError
@@ -90,15 +90,12 @@ class Subject:
     def step(self) -> int:
         """Trains as `fit` does; returns how many steps were taken, when they are done."""
         before = int(self.trainer.step.numpy())
-        first = self._iterator is None
-        if first:
+        if self._iterator is None:
             self._keep_graph()
             self.trainer.make_train_function()
             self._iterator = iter(self.strategy.experimental_distribute_dataset(self.batches()))
         logs = self.trainer.train_function(self._iterator)
         tf.nest.map_structure(np.asarray, logs)  # waits for the device
-        if first:
-            memory.keep_freed()
         return int(self.trainer.step.numpy()) - before
 
     def _keep_graph(self) -> None:

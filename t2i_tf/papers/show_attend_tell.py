@@ -32,6 +32,7 @@ from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, replicas
 from t2i_tf.networks.blocks import leaky_relu
 from t2i_tf.networks.composite import Network
+from t2i_tf.networks.initial import orthogonal
 from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import BatchRequest, Context, Selection
 
@@ -133,7 +134,7 @@ class PublishedInitializer(keras.initializers.Initializer):
         block = (shape[0], shape[1] // self.blocks)
 
         def rule():
-            return keras.initializers.Orthogonal() if block[0] == block[1] else small()
+            return orthogonal() if block[0] == block[1] else small()
 
         return tf.concat([rule()(block, dtype) for _ in range(self.blocks)], axis=1)
 

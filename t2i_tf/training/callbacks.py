@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from t2i_tf import memory
 from t2i_tf.errors import UserError
 
 
@@ -44,14 +43,6 @@ class StepCallback(keras.callbacks.Callback):
 
     def on_step(self, logs: dict) -> None:
         raise TypeError(f"{type(self).__name__} does nothing at a step")
-
-
-class KeepFreedMemory(StepCallback):
-    """Calls `memory.keep_freed` once the first step has made the iterator."""
-
-    def on_step(self, logs):
-        if self.step == self.first + self.model.steps_per_execution:
-            memory.keep_freed()
 
 
 class StopOnNonFinite(StepCallback):

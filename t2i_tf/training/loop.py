@@ -270,7 +270,7 @@ def _train(session: Session, run_dir: Path | None) -> Outcome:
     if team.any(best is not None and best.exhausted)[0]:
         return Outcome(run_dir, start, session.steps, stopped=True, best=str(best or ""))
     stop_on, together = callbacks.StopOnNonFinite(start, training.log_every), callbacks.Together(start, team)
-    beside = [callbacks.KeepFreedMemory(start), stop_on]
+    beside = [stop_on]
     if team.chief:
         writer = _open_folder(session, run_dir, start)
         beside += _recorders(session, run_dir, start, keeper, writer, best)
