@@ -23,7 +23,7 @@ _from_a_file = ContextVar("_from_a_file", default=False)
 @contextmanager
 def from_a_file() -> Iterator[None]:
     """Networks built inside get all their weights from a file afterwards: orthogonal ones, which take longer to draw
-    than to read, start as zeros. (AttnGAN at published width is loaded in 6.4 in place of 12 seconds.)"""
+    than to read, start as zeros. (AttnGAN at published width is loaded in 8 in place of 12 seconds.)"""
     token = _from_a_file.set(True)
     try:
         yield
