@@ -349,7 +349,7 @@ def test_an_export_that_differs_is_not_written(exports, tmp_path, monkeypatch):
 
 
 def test_a_tolerance_lets_a_picture_alone_pass_alone(exports, tmp_path, monkeypatch):
-    """Here where a picture in 1 row has one value a level higher; what differs by more than is allowed is refused."""
+    """Here where a picture in 1 row has one value two levels off; what differs by more than is allowed is refused."""
     out, live = tmp_path / "out", Drawing._pictures
 
     def uneven(drawing, rows):
