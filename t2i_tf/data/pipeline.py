@@ -16,6 +16,9 @@ from t2i_tf.data.images import CROP_RATIO, margin_size
 from t2i_tf.data.sampling import Sampler
 from t2i_tf.errors import UserError
 
+as_written = tf.autograph.experimental.do_not_convert
+"""Of functions whose Python has no branch on a tensor: converting them takes seconds before the first batch."""
+
 
 def box_windows(boxes: tf.Tensor, shapes: tf.Tensor) -> tf.Tensor:
     """The square of 1.5 times the longer side of a box around its centre, clipped to the picture.
@@ -227,7 +230,7 @@ def batches(
         }
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    stream = steps.map(read).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    stream = steps.map(as_written(read)).map(as_written(decode), num_parallel_calls=tf.data.AUTOTUNE)
     return _options(stream).prefetch(tf.data.AUTOTUNE)
 
 
@@ -269,7 +272,8 @@ def views(
             found = tf.ensure_shape(tf.numpy_function(fetch, [start], tf.string, stateful=False), [rows])
             return tf.ensure_shape(decoder(records.parse(found), tf.constant([augmentation] * rows))[-1], shape)
 
-        return tf.data.Dataset.range(first, last, rows).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        starts = tf.data.Dataset.range(first, last, rows)
+        return starts.map(as_written(decode), num_parallel_calls=tf.data.AUTOTUNE)
 
     rest = len(chosen) % batch_size
     stream = part(0, len(chosen) - rest, batch_size)

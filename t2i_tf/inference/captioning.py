@@ -39,15 +39,15 @@ class Descriptions:
 class DescribesPictures:
     """The part of a `Run` that is a captioner's."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _annotate(self, pictures):
         return self.recipe.annotations({"images": pictures})
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _caption(self, annotations, beam_size, length_normalised):
         return self.recipe.caption({"annotations": annotations}, beam_size, length_normalised)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _costs(self, annotations, words, lengths):
         batch = {"annotations": annotations, "words": words[:, None], "word_lengths": lengths[:, None]}
         return self.recipe.negative_log_likelihood(batch)

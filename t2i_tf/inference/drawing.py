@@ -34,11 +34,11 @@ class SeedDraw:
 class DrawsPictures:
     """The part of a `Run` that is a generator's."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def _sample(self, condition, noise):
         return [to_uint8(image) for image in self.recipe.sample(condition, noise)]
 
-    @tf.function
+    @tf.function(autograph=False)
     def _attend(self, condition, noise):
         made = self.recipe.attend(condition, noise)
         return {"images": [to_uint8(image) for image in made["images"]], "attention": made["attention"]}

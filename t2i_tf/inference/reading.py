@@ -22,11 +22,11 @@ class ReadsCaptions:
             return {"words": found.ids, "word_lengths": found.lengths}
         return {"characters": text.character_ids(captions, rule=self.recipe.hyperparameters.character_rule)}
 
-    @tf.function(input_signature=_CAPTIONS)
+    @tf.function(input_signature=_CAPTIONS, autograph=False)
     def _encode(self, captions):
         return self.recipe.encode_captions(self._read(captions))
 
-    @tf.function(input_signature=_CAPTIONS)
+    @tf.function(input_signature=_CAPTIONS, autograph=False)
     def _condition(self, captions):
         return self.recipe.condition({name: rows[:, None] for name, rows in self._read(captions).items()})
 

@@ -28,8 +28,9 @@ class MovingAverage(tf.Module):
         return self._averaged.variables
 
     def update(self) -> None:
+        kept, new = tf.constant(self.decay), tf.constant(1.0 - self.decay)
         for shadow, source in zip(self.shadows, self.sources, strict=True):
-            shadow.assign(shadow * self.decay + tf.cast(source.value, shadow.dtype) * (1.0 - self.decay))
+            shadow.assign(shadow * kept + tf.cast(source.value, shadow.dtype) * new)
 
     def restart(self) -> None:
         """Begins the averages anew at the present weights."""

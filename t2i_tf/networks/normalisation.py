@@ -51,18 +51,21 @@ class BatchNormalization(keras.layers.Layer):
             gathered: x holds the rows of the global batch, the same on every replica, as of `replicas.gather`.
             groups: x is so many batches, one behind the other: each has moments of its own, as if it came alone.
         """
-        if training and groups > 1:
-            return tf.concat([self.call(batch, True, gathered) for batch in tf.split(x, groups)], axis=0)
+        alone = gathered or replicas.count() == 1
+        if training and groups > 1 and not alone:
+            return tf.concat([self.call(batch, True) for batch in tf.split(x, groups)], axis=0)
         flat = x.shape.rank == 2
         maps = x[:, None, None, :] if flat else x
         gamma, beta = tf.convert_to_tensor(self.gamma.value), tf.convert_to_tensor(self.beta.value)
         if not training:
             moments = self.moving_mean.value, self.moving_variance.value
             y = self._activated(self._normalised_by(maps, gamma, beta, *moments))
+        elif alone:
+            y, moments = self._normalised_batches(maps, gamma, beta, groups)
+            self._move(moments)
         else:
-            alone = gathered or replicas.count() == 1
-            y, *moments = (self._normalised_batch if alone else self._normalised_globally)(maps, gamma, beta)
-            self._move(*moments)
+            y, *moments = self._normalised_globally(maps, gamma, beta)
+            self._move([moments])
         return y[:, 0, 0, :] if flat else y
 
     def _activated(self, maps):
@@ -76,37 +79,52 @@ class BatchNormalization(keras.layers.Layer):
         moments = {"mean": mean, "variance": variance, "epsilon": self.epsilon, "is_training": False}
         return tf.raw_ops.FusedBatchNormV3(x=maps, scale=gamma, offset=beta, **moments)[0]
 
-    def _normalised_batch(self, maps, gamma, beta):
-        """-> activated maps, the batch's mean and the variance that the running one moves to, [C] each."""
+    def _normalised_batches(self, maps, gamma, beta, count: int):
+        """-> activated maps, and of each of so many batches its mean and the variance that the running one moves to,
+        [C] each."""
+        batches = tf.split(maps, count) if count > 1 else [maps]
+        nothing = tf.zeros([0])
+        training = {"epsilon": self.epsilon, "is_training": True}
 
-        def fused():
-            given = {"x": maps, "scale": gamma, "offset": beta, "mean": [], "variance": []}
-            return tf.raw_ops.FusedBatchNormV3(**given, epsilon=self.epsilon, is_training=True)
+        def fused(batch):
+            given = {"scale": gamma, "offset": beta, "mean": nothing, "variance": nothing}
+            return tf.raw_ops.FusedBatchNormV3(x=batch, **given, **training)
 
-        y, mean, variance, *reserved = fused()
+        def joined(parts):
+            return tf.concat(parts, axis=0) if count > 1 else parts[0]
+
+        normalised = [fused(batch) for batch in batches]
 
         @tf.custom_gradient
         def activated(maps, gamma, beta):
             def gradients(upstream):
+                parts = zip(batches, normalised, tf.split(upstream, count) if count > 1 else [upstream], strict=True)
+                of_maps, of_gamma, of_beta = zip(*(of_batch(*part) for part in parts), strict=True)
+                return joined(of_maps), tf.add_n(of_gamma), tf.add_n(of_beta)
+
+            def of_batch(batch, made, upstream):
                 if self.activation:
                     with tf.control_dependencies([upstream]), tf.GradientTape() as tape:  # again, and not before
-                        again = fused().y
+                        again = fused(batch).y
                         tape.watch(again)
                         upstream = tape.gradient(self.activation(again), again, upstream)
-                given = {f"reserve_space_{place}": value for place, value in enumerate(reserved, 1)}
-                return tf.raw_ops.FusedBatchNormGradV3(
-                    y_backprop=upstream, x=maps, scale=gamma, **given, epsilon=self.epsilon, is_training=True
-                )[:3]
+                reserved = {f"reserve_space_{place}": made[2 + place] for place in (1, 2, 3)}
+                given = {"y_backprop": upstream, "x": batch, "scale": gamma}
+                return tf.raw_ops.FusedBatchNormGradV3(**given, **reserved, **training)[:3]
 
-            return self._activated(y), gradients
+            return joined([self._activated(made.y) for made in normalised]), gradients
 
-        # The fused kernel returns the unbiased variance, of a single value on a GPU no number.
-        n = self._values(maps)
+        y, n = activated(maps, gamma, beta), self._values(batches[0])
+        return y, [(made.batch_mean, self._kept(made.batch_variance, n)) for made in normalised]
+
+    def _kept(self, variance, n: int | tf.Tensor):
+        """What the running variance moves to. That of the fused kernel is unbiased, and of a single value on a GPU no
+        number."""
         if isinstance(n, int) and n > 1:
-            return activated(maps, gamma, beta), mean, variance if self.unbiased else variance * ((n - 1) / n)
+            return variance if self.unbiased else variance * ((n - 1) / n)
         n = tf.cast(n, tf.float32)
         factor = tf.cast(n > 1.0, tf.float32) if self.unbiased else (n - 1.0) / n
-        return activated(maps, gamma, beta), mean, tf.math.multiply_no_nan(variance, factor)
+        return tf.math.multiply_no_nan(variance, factor)
 
     def _normalised_globally(self, maps, gamma, beta):
         """As `_normalised_batch`, by the moments of the rows of all replicas."""
@@ -143,9 +161,12 @@ class BatchNormalization(keras.layers.Layer):
         scale = gamma * tf.math.rsqrt(variance + self.epsilon)
         return scale, beta - mean * scale
 
-    def _move(self, mean, variance):
-        for moving, new in ((self.moving_mean.value, mean), (self.moving_variance.value, variance)):
-            moving.assign_sub((moving - new) * (1 - self.momentum))
+    def _move(self, moments):
+        """By the mean and variance of one batch after the other."""
+        rate = tf.constant(1 - self.momentum)
+        for batch in moments:
+            for moving, new in zip((self.moving_mean.value, self.moving_variance.value), batch, strict=True):
+                moving.assign_sub((moving - new) * rate)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon, "momentum": self.momentum, "unbiased": self.unbiased}

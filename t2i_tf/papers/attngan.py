@@ -35,6 +35,7 @@ from t2i_tf.networks.gated import (
     LeakyConvolution,
     ToImage,
 )
+from t2i_tf.networks.inception import constant_weights
 from t2i_tf.papers import BatchRequest, Context
 
 
@@ -367,7 +368,8 @@ class Recipe:
 
     def damsm_losses(self, batch, condition, images) -> dict:
         """Terms of the DAMSM loss of pictures [b,S,S,3] in [-1, 1]; the encoders use their running statistics."""
-        regions, codes = self.image_encoder(images)
+        with constant_weights():  # frozen, so a step need not read them again
+            regions, codes = self.image_encoder(images)
         similarities = self.matching(regions, codes, condition["words"], condition["sentence"], condition["lengths"])
         own, classes = replicas.own_positions(tf.shape(codes)[0]), replicas.gather(batch["class"])
         return losses.damsm_losses(similarities, own, classes, self.hyperparameters.gamma3)

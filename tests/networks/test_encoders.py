@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf.networks import encoders
-from t2i_tf.networks.inception import Block
+from t2i_tf.networks.inception import Block, constant_weights
 
 RANDOM = np.random.RandomState(0)
 
@@ -162,6 +162,35 @@ def test_statistics_of_frozen_inception_move_in_training_unless_told_not_to(regi
     region_encoder.moving_statistics = True
     moved = region_encoder(images, training=True)
     assert not np.allclose(statistics(), before) and not np.allclose(moved[1], still[1])
+
+
+def test_constant_weights_are_those_of_the_trace_and_compute_the_same(keras_inception):
+    encoder = encoders.RegionEncoder("random", width=8)
+    images = pictures(2, 256)
+    encoder(images)
+    encoder.trunk.set_from_keras(keras_inception)
+
+    def passed(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            regions, codes = encoder(images)
+            loss = tf.reduce_sum(regions**2) + tf.reduce_sum(codes**2)
+        return regions, codes, tape.gradient(loss, images)
+
+    held, read = tf.function(passed), tf.function(passed)
+    with constant_weights():
+        constants = held(images)
+    expected = read(images)
+    for one, other in zip(constants[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+    difference, gradient = (np.linalg.norm(x) for x in (constants[2] - expected[2], expected[2]))
+    assert difference < 0.01 * gradient, "where a ReLU is all but at zero, rounding decides of its gradient"
+    sizes = [len(f.get_concrete_function(images).graph.get_operations()) for f in (held, read)]
+    assert sizes[0] < sizes[1] / 2
+    kernel = encoder.trunk.units["Mixed_7c.branch_pool"].conv.kernel
+    kernel.assign(kernel + 1.0)
+    np.testing.assert_array_equal(held(images)[1], constants[1])
+    assert not np.allclose(read(images)[1], expected[1])
 
 
 def test_weights_of_a_keras_file(keras_inception, region_encoder, tmp_path):

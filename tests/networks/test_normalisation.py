@@ -71,18 +71,33 @@ def test_batch_normalisation_trains_as_worked_by_hand(make, shape, batch_known):
     np.testing.assert_allclose(norm.moving_variance, 0.9 * before[1] + 0.1 * variance, rtol=1e-5)
 
 
+@pytest.mark.parametrize("activation", [None, leaky_relu])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_groups_are_batches_one_after_the_other(make, shape):
-    norm = make(shape[-1])
+def test_groups_are_batches_one_after_the_other(make, shape, activation):
+    """Values, gradients and running statistics."""
+    norm = make(shape[-1], activation=activation)
     before = norm.get_weights()
     batches = [tf.constant(RNG.normal(size=shape), tf.float32) for _ in range(3)]
-    apart = tf.concat([norm(batch, training=True) for batch in batches], axis=0)
+    joined = tf.concat(batches, axis=0)
+    weights = tf.constant(RNG.normal(size=joined.shape), tf.float32)
+
+    def passed(normalised):
+        with tf.GradientTape() as tape:
+            tape.watch(joined)
+            y = normalised()
+            loss = tf.reduce_sum(y * weights)
+        return y, *tape.gradient(loss, [joined, norm.gamma.value, norm.beta.value])
+
+    apart = passed(lambda: tf.concat([norm(batch, training=True) for batch in tf.split(joined, 3)], axis=0))
     moved = norm.get_weights()
     norm.set_weights(before)
-    np.testing.assert_array_equal(norm(tf.concat(batches, axis=0), training=True, groups=3), apart)
+    together = passed(lambda: norm(joined, training=True, groups=3))
+    np.testing.assert_array_equal(together[0], apart[0])
+    for one, other in zip(together[1:], apart[1:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * np.abs(other).max())
     for one, other in zip(norm.get_weights(), moved, strict=True):
         np.testing.assert_array_equal(one, other)
-    in_use = norm(batches[0]), norm(tf.concat(batches, axis=0), groups=3)  # running statistics know no groups
+    in_use = norm(batches[0]), norm(joined, groups=3)  # running statistics know no groups
     np.testing.assert_array_equal(in_use[1][: len(batches[0])], in_use[0])
 
 
