@@ -102,7 +102,7 @@ def _sampled(options: SampleConfig) -> Iterator[str]:
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     if not 0.0 <= options.truncation <= 1.0:
         raise UserError(f"--truncation={options.truncation}: give a number from 0 to 1")
-    run = load(options.run_dir, options.weights, options.checkpoint)
+    run = load(options.run_dir, options.weights, options.checkpoint, judges=options.mode == "nearest")
     if run.describes:
         yield from describing.describe(run, options)
         return

@@ -51,7 +51,7 @@ def test_files_hold_the_pictures_and_play_for_ever(tmp_path, kind, tolerance):
 
 @pytest.fixture
 def shoot(gan, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling, "load", lambda *_: gan)
+    monkeypatch.setattr(sampling, "load", lambda *_, **parts: gan)
 
     def call(**given):
         options = SampleConfig(run_dir="runs/1", out=str(tmp_path / "out"), film=True, film_steps=2, **given)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from random_runs import RUNS, build
 
 from t2i_tf import inference
 from t2i_tf.errors import UserError
@@ -177,3 +178,21 @@ def test_weights_are_the_averaged_ones_where_the_run_keeps_them(gan_run):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} is not a run folder"):
         inference.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith(("gan", "stackgan", "attngan"))])
+def test_a_run_that_only_draws_has_no_judges_and_draws_the_same(name, tmp_path):
+    build(name).save(tmp_path)
+    whole, drawing = (inference.load(tmp_path, judges=judges) for judges in (True, False))
+    assert whole.recipe.discriminators and not drawing.recipe.discriminators
+    assert set(drawing.recipe.networks) < set(whole.recipe.networks)
+    assert set(drawing.recipe.networks) <= {"generator", "stage1_generator", "text_encoder"}
+    rows = ["a red flower", "round petals"] if whole.takes_text else None
+    for one, other in zip(whole.generate(rows, [3, 4]), drawing.generate(rows, [3, 4]), strict=True):
+        assert one.std() > 1
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_of_encoders_is_whole_although_it_need_not_judge(text_encoder_run):
+    run = inference.load(text_encoder_run.path, judges=False)
+    assert set(run.recipe.networks) == {"text_encoder", "image_encoder"}

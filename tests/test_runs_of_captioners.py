@@ -176,7 +176,7 @@ def test_other_runs_describe_nothing(gan, text_encoder_run, captioner, pictures)
 
 @pytest.fixture
 def sample(captioner, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling, "load", lambda *_: captioner)
+    monkeypatch.setattr(sampling, "load", lambda *_, **parts: captioner)
 
     def call(**given):
         out = tmp_path / "out"
@@ -212,7 +212,7 @@ def test_flags_of_generators_are_refused(sample):
 
 
 def test_a_generator_takes_no_pictures(gan, monkeypatch):
-    monkeypatch.setattr(sampling, "load", lambda *_: gan)
+    monkeypatch.setattr(sampling, "load", lambda *_, **parts: gan)
     with pytest.raises(UserError, match="--images: .* is a run of gan_int_cls, which describes no pictures"):
         list(sampling.sample(SampleConfig(run_dir="runs/1", images=("a.jpg",))))
 
@@ -411,7 +411,7 @@ def test_a_round_trip_needs_both_runs(gan, gan_run, captioner, split):
 
 
 def test_a_round_trip_in_pictures(gan, captioner_run, captioner, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling, "load", lambda *_: gan)
+    monkeypatch.setattr(sampling, "load", lambda *_, **parts: gan)
     given = SampleConfig(
         run_dir="runs/1",
         out=str(tmp_path),

@@ -45,7 +45,7 @@ class _Run:
     """A run as a method: it draws."""
 
     def __init__(self, path: str, options: HumanRankConfig):
-        self.run = inference.load(path, options.weights, options.checkpoint)
+        self.run = inference.load(path, options.weights, options.checkpoint, judges=False)
         if self.run.recipe.kind != "gan":
             raise UserError(f"--run_dirs={path}: a run of {self.run.paper} draws no pictures: give runs of generators")
         if not self.run.takes_text:

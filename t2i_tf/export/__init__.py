@@ -38,7 +38,7 @@ def export(options: ExportConfig) -> Iterator[str]:
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out={out} exists already: give a new folder, or remove it")
-    run = load(options.run_dir, options.weights, options.checkpoint)
+    run = load(options.run_dir, options.weights, options.checkpoint, judges=False)
     serving = _serving(run, options)
     beside = out.with_name(out.name + ".partial")
     try:

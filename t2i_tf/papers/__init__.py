@@ -7,6 +7,8 @@ A paper is one module, readable from top to bottom:
   one than "train", and `held_out`, the share of the pictures of each class that is left out to be scored on.
 * its networks, subclassed Keras models;
 * `Recipe(hyperparameters, context)`: what the trainer, the sampler and the evaluator ask. `context` is a `Context`;
+  that of a GAN takes `judges=False` as well, for one that only draws: it has neither discriminators nor what else
+  looks at pictures;
 * maybe `vocabulary_run(hyperparameters)`: the run folder whose words captions are read by, instead of the data set's
   own, or None.
 

@@ -203,7 +203,7 @@ class Recipe:
     kind = "gan"
     score_metrics = ("caption_fidelity", "r_precision", "diversity", "attention_on_petals")
 
-    def __init__(self, hyperparameters: Hyperparameters, context: Context):
+    def __init__(self, hyperparameters: Hyperparameters, context: Context, judges: bool = True):
         hp = self.hyperparameters = hyperparameters
         self.context = context
         if hp.base_size & (hp.base_size - 1):
@@ -226,13 +226,24 @@ class Recipe:
             f"discriminator_{size}": Discriminator(
                 hp.discriminator_width, size, unconditional=every_scale, name=f"discriminator_{size}"
             )
-            for size in self.sizes
+            for size in (self.sizes if judges else [])
         }
         self.text_encoder = encoders.WordEncoder(
             context.vocabulary_size, hp.word_dim, hp.embedding_dim, hp.recurrent, name="text_encoder"
         )
+        self.text_encoder.trainable = False
+        self.networks = {"generator": self.generator, **self.discriminators, "text_encoder": self.text_encoder}
+        if judges:
+            self.image_encoder = self._image_encoder()
+            self.matching = matching.Matching(hp.gamma1, hp.gamma2, hp.compile_attention)
+            self.networks["image_encoder"] = self.image_encoder
+        self.request = BatchRequest(image_sizes=tuple(self.sizes), sampling=hp.sampling, text="words", words=hp.words)
+        self._build(judges)
+
+    def _image_encoder(self) -> encoders.RegionEncoder:
+        hp = self.hyperparameters
         try:
-            self.image_encoder = encoders.RegionEncoder(
+            encoder = encoders.RegionEncoder(
                 hp.image_encoder,
                 hp.embedding_dim,
                 hp.image_encoder_width,
@@ -241,26 +252,19 @@ class Recipe:
             )
         except ValueError as error:
             raise UserError(f"--image_encoder={error}") from error
-        self.text_encoder.trainable = self.image_encoder.trainable = False
-        self.matching = matching.Matching(hp.gamma1, hp.gamma2, hp.compile_attention)
-        self.networks = {
-            "generator": self.generator,
-            **self.discriminators,
-            "text_encoder": self.text_encoder,
-            "image_encoder": self.image_encoder,
-        }
-        self.request = BatchRequest(image_sizes=tuple(self.sizes), sampling=hp.sampling, text="words", words=hp.words)
-        self._build()
+        encoder.trainable = False
+        return encoder
 
-    def _build(self):
+    def _build(self, judges):
         hp = self.hyperparameters
         batch = {"words": tf.zeros([1, 1, hp.words], tf.int32), "word_lengths": tf.ones([1, 1], tf.int32)}
         condition = self.condition(batch)
         noise = {"z": tf.zeros([1, hp.noise_dim]), "augmentation": tf.zeros([1, hp.condition_dim])}
         images = self.generator(**condition, **noise)["images"]
-        for discriminator, image in zip(self.discriminators.values(), images, strict=True):
-            discriminator(image, condition["sentence"])
-        self.image_encoder(images[-1])
+        if judges:
+            for discriminator, image in zip(self.discriminators.values(), images, strict=True):
+                discriminator(image, condition["sentence"])
+            self.image_encoder(images[-1])
 
     @property
     def pretrained(self) -> dict:

@@ -202,7 +202,7 @@ class Recipe:
     kind = "gan"
     score_metrics = ("caption_fidelity", "diversity")
 
-    def __init__(self, hyperparameters: Hyperparameters, context: Context):
+    def __init__(self, hyperparameters: Hyperparameters, context: Context, judges: bool = True):
         hp = self.hyperparameters = hyperparameters
         if hp.program == "cls" and hp.interpolation_weight:
             raise UserError("--program=cls has no interpolation: add --interpolation_weight=0")
@@ -224,13 +224,17 @@ class Recipe:
             captions_with_replacement=hp.program == "int",
         )
         self.generator = Generator(hp.generator_width, hp.text_projection, hp.large_generator)
-        self.discriminator = Discriminator(
-            hp.discriminator_width, hp.text_projection, hp.program, hp.discriminator_residual
-        )
-        self.discriminators = {"discriminator": self.discriminator}
+        self.discriminators = {}
+        if judges:
+            self.discriminator = Discriminator(
+                hp.discriminator_width, hp.text_projection, hp.program, hp.discriminator_residual
+            )
+            self.discriminators["discriminator"] = self.discriminator
         self.networks = {"generator": self.generator, **self.discriminators}
-        image = self.generator(tf.zeros([1, hp.noise_dim]), tf.zeros([1, context.text_dim]))
-        self.discriminator(image, tf.zeros([1, context.text_dim]))
+        text = tf.zeros([1, context.text_dim])
+        image = self.generator(tf.zeros([1, hp.noise_dim]), text)
+        for discriminator in self.discriminators.values():
+            discriminator(image, text)
 
     def steps_per_epoch(self, num_images: int) -> int:
         return -(-num_images // self.hyperparameters.batch_size)

@@ -349,7 +349,7 @@ class Recipe:
     kind = "gan"
     score_metrics = ("caption_fidelity", "diversity")
 
-    def __init__(self, hyperparameters: Hyperparameters, context: Context):
+    def __init__(self, hyperparameters: Hyperparameters, context: Context, judges: bool = True):
         hp = self.hyperparameters = hyperparameters
         self.tensorflow = hp.form == "tensorflow"
         parts = 4 if hp.stage == 2 else 1 if self.tensorflow else 2
@@ -379,8 +379,10 @@ class Recipe:
         stage1 = Stage1Generator(
             hp.form, hp.generator_width, hp.condition_dim, linear, "generator" if hp.stage == 1 else "stage1_generator"
         )
-        self.discriminator = Discriminator(hp.form, hp.stage, hp.discriminator_width, hp.condition_dim)
-        self.discriminators = {"discriminator": self.discriminator}
+        self.discriminators = {}
+        if judges:
+            self.discriminator = Discriminator(hp.form, hp.stage, hp.discriminator_width, hp.condition_dim)
+            self.discriminators["discriminator"] = self.discriminator
         if hp.stage == 1:
             self.stage1_generator, self.generator = None, stage1
         else:
@@ -396,7 +398,8 @@ class Recipe:
         text = tf.zeros([1, context.text_dim])
         noise = {name: tf.zeros([1, width]) for name, width in self._noise_widths().items()}
         made = self._pictures(text, noise, training=False)
-        self.discriminator(made["images"][-1], text if self.tensorflow else made["mu"])
+        for discriminator in self.discriminators.values():
+            discriminator(made["images"][-1], text if self.tensorflow else made["mu"])
 
     @property
     def pretrained(self) -> dict:

@@ -216,7 +216,7 @@ class Recipe:
 
     kind = "gan"
 
-    def __init__(self, hyperparameters: Hyperparameters, context: Context):
+    def __init__(self, hyperparameters: Hyperparameters, context: Context, judges: bool = True):
         hp = self.hyperparameters = hyperparameters
         if hp.base_size & (hp.base_size - 1):
             raise UserError(f"--base_size={hp.base_size}: give a power of two, e.g. 64")
@@ -247,7 +247,7 @@ class Recipe:
                 not hp.conditional or hp.unconditional_weight > 0,
                 name=f"discriminator_{size}",
             )
-            for size in sizes
+            for size in (sizes if judges else ())
         }
         self.networks = {"generator": self.generator, **self.discriminators}
         self.request = BatchRequest(
@@ -256,17 +256,18 @@ class Recipe:
             wrong_images=hp.conditional,
             text="embedding" if hp.conditional else None,
         )
-        self._build(context)
+        self._build(context, judges)
 
-    def _build(self, context):
+    def _build(self, context, judges):
         hp = self.hyperparameters
         noise = {"z": tf.zeros([1, hp.noise_dim])}
         if hp.conditional:
             noise["augmentation"] = tf.zeros([1, hp.condition_dim])
         text = tf.zeros([1, context.text_dim]) if hp.conditional else None
         generated = self.generator(text=text, **noise)
-        for discriminator, image in zip(self.discriminators.values(), generated["images"], strict=True):
-            discriminator(image, generated.get("mu"))
+        if judges:
+            for discriminator, image in zip(self.discriminators.values(), generated["images"], strict=True):
+                discriminator(image, generated.get("mu"))
 
     def steps_per_epoch(self, num_images: int) -> int:
         return max(1, num_images // self.hyperparameters.batch_size)

@@ -136,7 +136,7 @@ def load(options: DemoConfig) -> Painter | Captioner:
         raise UserError("give one of --run_dir=R, a run folder, and --saved_model=DIR, a folder that t2i-export wrote")
     if options.saved_model is not None:
         return _shown(*_loaded(options.saved_model), options.saved_model, [])
-    run = inference.load(options.run_dir, options.weights, options.checkpoint)
+    run = inference.load(options.run_dir, options.weights, options.checkpoint, judges=False)
     if run.recipe.kind != "gan" and not run.describes:
         raise UserError(_nothing_to_show(f"--run_dir={options.run_dir} is a run of {run.paper}, which"))
     about = f"{run.paper}, step {run.step:,}"
