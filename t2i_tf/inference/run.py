@@ -71,7 +71,7 @@ def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best", j
         weights: "ema", "raw", or "best": EMA where the run keeps it.
         checkpoint: "newest", or "best": that of the best score where the run chooses by one.
         judges: False for a GAN that will only draw, which leaves its discriminators and image encoders where they are:
-            AttnGAN at published width is there in 3 in place of 8 seconds.
+            AttnGAN at published width is there in 2 in place of 8 seconds.
 
     Raises UserError: no run folder, no readable checkpoint, EMA asked for and not kept.
     """

@@ -21,7 +21,6 @@ class Adam(keras.optimizers.Adam):
             **dict(zip(("beta1", "beta2"), decays, strict=True)),
             **dict(zip(("beta1_power", "beta2_power"), (decay**steps for decay in decays), strict=True)),
             "epsilon": tf.constant(self.epsilon, tf.float32),
-            "lr": tf.cast(self.learning_rate, tf.float32),
         }
         return super().apply(grads, trainable_variables)
 
@@ -31,6 +30,7 @@ class Adam(keras.optimizers.Adam):
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
+            lr=tf.cast(learning_rate, kind),
             grad=tf.cast(tf.convert_to_tensor(gradient), kind),
             **{name: tf.cast(value, kind) for name, value in self._constants.items()},
         )
