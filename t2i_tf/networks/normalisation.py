@@ -127,7 +127,7 @@ class BatchNormalization(keras.layers.Layer):
         return tf.math.multiply_no_nan(variance, factor)
 
     def _normalised_globally(self, maps, gamma, beta):
-        """As `_normalised_batch`, by the moments of the rows of all replicas."""
+        """-> activated maps, and mean and variance as of `_normalised_batches`, of the rows of all replicas."""
 
         def forward(maps, gamma, beta):
             values = tf.cast(maps, tf.float32)
