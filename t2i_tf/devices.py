@@ -65,6 +65,15 @@ def rows_at_once() -> int:
     return BLOCK * count()
 
 
+def traced(**options) -> Callable:
+    """Decorator: a method as a tf.function that `each` deals blocks to, its Python traced as it is written.
+
+    tf.function(autograph=False) says the same, but a strategy of several devices then runs the method without its
+    object.
+    """
+    return lambda method: tf.function(tf.autograph.experimental.do_not_convert(method), **options)
+
+
 def each(function: Callable, blocks: Sequence[tuple]) -> Iterator:
     """What a tf.function makes of each block, in their order: nests of arrays. Each device has a block at a time.
 

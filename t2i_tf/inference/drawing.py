@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from t2i_tf import devices
 from t2i_tf.errors import UserError
 from t2i_tf.inference.batches import BATCH_SIZE, each, in_batches, to_uint8
 from t2i_tf.inference.paths import great_circle, straight
@@ -34,11 +35,11 @@ class SeedDraw:
 class DrawsPictures:
     """The part of a `Run` that is a generator's."""
 
-    @tf.function(autograph=False)
+    @devices.traced()
     def _sample(self, condition, noise):
         return [to_uint8(image) for image in self.recipe.sample(condition, noise)]
 
-    @tf.function(autograph=False)
+    @devices.traced()
     def _attend(self, condition, noise):
         made = self.recipe.attend(condition, noise)
         return {"images": [to_uint8(image) for image in made["images"]], "attention": made["attention"]}

@@ -12,7 +12,7 @@ from t2i_tf.inference.batches import to_floats
 class SeesPictures:
     """The part of a `Run` that judges pictures: encoders, discriminators, classifiers."""
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @devices.traced(reduce_retracing=True)
     def _encode_pictures(self, pictures):
         return self.recipe.encode_pictures(pictures)
 
@@ -20,7 +20,7 @@ class SeesPictures:
         """Pictures uint8 [N,S,S,3] -> their vectors float32 [N, embedding_dim], to compare with those of captions."""
         return devices.rows_of(self._encode_pictures, pictures)
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @devices.traced(reduce_retracing=True)
     def _classify(self, pictures):
         return self.recipe.classify(to_floats(pictures))
 
@@ -28,7 +28,7 @@ class SeesPictures:
         """Pictures uint8 [N,S,S,3] -> features float32 [N,F] and logits [N,C] of a classifier."""
         return devices.rows_of(self._classify, pictures)
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @devices.traced(reduce_retracing=True)
     def _tell_words(self, pictures):
         return self.recipe.tell_words(to_floats(pictures))
 
@@ -37,7 +37,7 @@ class SeesPictures:
         its order."""
         return devices.rows_of(self._tell_words, pictures)[:, 1:]
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @devices.traced(reduce_retracing=True)
     def _features(self, images):
         return self.recipe.image_features(to_floats(images))
 
