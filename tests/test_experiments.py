@@ -412,6 +412,7 @@ def test_help_waits_for_nothing(script):
 # All of it, small.
 
 
+@pytest.mark.slow
 def test_a_whole_table_of_few_steps(tmp_path, at_root, blossoms, text_encoder_run, gan_run, capsys):
     """Every command for real, in this process; finished runs are taken over, and the second time nothing is run."""
     data = tables.DataSet("few", 64, 66, 0.1)

@@ -29,6 +29,8 @@ from t2i_tf.networks import processor
 
 CAPTIONS = ["a red flower", "a big zorgly blue flower with Yellow petals", "", "花 花", "blue – petals! Émile"]
 SEEDS = [3, 4, 5, 2**31 + 1, 2**40]
+QUICK = ["gan_int_cls", "damsm", "attngan", "show_attend_tell"]
+"""Every signature is of one of these; the exports of the others are slow cases."""
 GANS = [name for name in RUNS if name.startswith(("gan", "stackgan", "attngan"))]
 
 
@@ -70,12 +72,10 @@ for name, of_run in calls.items():
 """
 
 
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory):
+def exported(folder, names):
     """-> folder of the exports, the live runs, lines printed, and results by run and call in a foreign process."""
-    folder = tmp_path_factory.mktemp("exports")
-    runs, lines, calls = {}, {}, {}
-    for name in RUNS:
+    runs, lines = {}, {}
+    for name in names:
         runs[name] = build(name)
         runs[name].save(folder / "runs" / name)
         # As many rows at a time as the live run passes: equal by construction, not as far as was measured.
@@ -84,25 +84,7 @@ def exports(tmp_path_factory):
     files, _ = pictures(4)
     for number, file in enumerate([*files, b"no picture", b""]):
         (folder / f"{number}.picture").write_bytes(file)
-    images = [f"{number}.picture" for number in range(6)]
-    drawn = {"captions": CAPTIONS, "seeds": SEEDS, "truncation": 0.8}
-    for name in GANS:
-        given = drawn if runs[name].takes_text else {key: drawn[key] for key in ("seeds", "truncation")}
-        rows = {key: value[1:2] if isinstance(value, list) else value for key, value in given.items()}
-        calls[name] = {"all": ["generate", given], "one": ["generate", rows], "png": ["generate_png", given]}
-    many = {"captions": ["a red flower"] * 34 + [CAPTIONS[1]], "seeds": [*range(34), 4], "truncation": 0.8}
-    nothing = {"captions": [], "seeds": [], "truncation": 1.0}
-    calls["stackgan_v2"] |= {"many": ["generate", many], "none": ["serving_default", nothing]}
-    path = {"caption_a": CAPTIONS[0], "caption_b": CAPTIONS[1], "steps": 4, "seed": 3, "truncation": 1.0}
-    calls["attngan"] |= {"many": ["generate", many], "attend": ["attend", drawn], "path": ["interpolate", path]}
-    calls["attngan"] |= {"silent": ["interpolate", {**path, "caption_b": "zorgly"}]}
-    calls["attngan"] |= {"long": ["generate", {**drawn, "captions": ["red " * n for n in (64, 65, 2000, 1, 0)]}]}
-    calls["show_attend_tell"] = {"all": ["caption", {"images": images}], "one": ["caption", {"images": images[1:2]}]}
-    calls["show_attend_tell"] |= {"see": ["see", {"images": images}]}
-    for name in ("char_cnn_rnn", "damsm"):
-        calls[name] = {"encode": ["encode", {"captions": CAPTIONS}]}
-    calls["damsm"] |= {"attend": ["attend", {"images": images[:5], "captions": CAPTIONS}]}
-    calls["damsm"] |= {"pictures": ["encode_pictures", {"images": images}]}
+    calls = {name: calls_of(name, runs[name].takes_text) for name in names}
     (folder / "calls.json").write_text(json.dumps(calls))
     arguments = [str(folder), sysconfig.get_paths()["purelib"]]
     # Without site, since an editable installation of this package is found by it.
@@ -116,6 +98,60 @@ def exports(tmp_path_factory):
     return argparse.Namespace(folder=folder, runs=runs, lines=lines, made=made)
 
 
+def calls_of(name, takes_text):
+    """What the foreign process asks of an export: by name of the result, a signature and its inputs."""
+    images = [f"{number}.picture" for number in range(6)]
+    if name == "show_attend_tell":
+        every = {"images": images}
+        return {"all": ["caption", every], "one": ["caption", {"images": images[1:2]}], "see": ["see", every]}
+    if name not in GANS:
+        calls = {"encode": ["encode", {"captions": CAPTIONS}]}
+        if name == "damsm":
+            calls["attend"] = ["attend", {"images": images[:5], "captions": CAPTIONS}]
+            calls["pictures"] = ["encode_pictures", {"images": images}]
+        return calls
+    drawn = {"captions": CAPTIONS, "seeds": SEEDS, "truncation": 0.8}
+    given = drawn if takes_text else {key: drawn[key] for key in ("seeds", "truncation")}
+    rows = {key: value[1:2] if isinstance(value, list) else value for key, value in given.items()}
+    calls = {"all": ["generate", given], "one": ["generate", rows], "png": ["generate_png", given]}
+    if name == "attngan":
+        many = {"captions": ["a red flower"] * 34 + [CAPTIONS[1]], "seeds": [*range(34), 4], "truncation": 0.8}
+        nothing = {"captions": [], "seeds": [], "truncation": 1.0}
+        path = {"caption_a": CAPTIONS[0], "caption_b": CAPTIONS[1], "steps": 4, "seed": 3, "truncation": 1.0}
+        calls |= {"many": ["generate", many], "none": ["serving_default", nothing], "attend": ["attend", drawn]}
+        calls |= {"path": ["interpolate", path], "silent": ["interpolate", {**path, "caption_b": "zorgly"}]}
+        calls |= {"long": ["generate", {**drawn, "captions": ["red " * n for n in (64, 65, 2000, 1, 0)]}]}
+    return calls
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("exports"), QUICK)
+
+
+@pytest.fixture(scope="module")
+def other_exports(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("other_exports"), [name for name in RUNS if name not in QUICK])
+
+
+@pytest.fixture
+def exports_with(request):
+    """-> the exports that a run is among."""
+    return lambda name: request.getfixturevalue("exports" if name in QUICK else "other_exports")
+
+
+@pytest.fixture(scope="module")
+def without_text(tmp_path_factory):
+    """Folder of a run that is exported again and again."""
+    folder = tmp_path_factory.mktemp("runs") / "stackgan_v2_without_text"
+    build(folder.name).save(folder)
+    return folder
+
+
+def of_papers(names):
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.mark.parametrize("seeds", [[0], [7, 0, 7], [2**31 - 1, 2**31, 2**40, 2**63 - 1], [-1], []])
 def test_noise_in_a_graph_is_the_noise_of_t2i_sample(seeds):
     for kind in ("normal", "truncated_normal"):
@@ -125,8 +161,9 @@ def test_noise_in_a_graph_is_the_noise_of_t2i_sample(seeds):
             np.testing.assert_array_equal(tf.function(lambda d=draw, n=name: d(n, 9))(), live)
 
 
-@pytest.mark.parametrize("name", GANS)
-def test_pictures_are_those_of_the_live_run(exports, name):
+@pytest.mark.parametrize("name", of_papers(GANS))
+def test_pictures_are_those_of_the_live_run(exports_with, name):
+    exports = exports_with(name)
     run, made = exports.runs[name], exports.made[name]
     said = [0, 1, 4] if run.takes_text else [0, 1, 2, 3, 4]
     captions = [CAPTIONS[row] for row in said] if run.takes_text else None
@@ -143,13 +180,13 @@ def test_pictures_are_those_of_the_live_run(exports, name):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), image)
 
 
-@pytest.mark.parametrize("name", ["stackgan_v2", "attngan"])
-def test_a_picture_is_the_same_in_a_large_batch(exports, name):
-    np.testing.assert_array_equal(exports.made[name]["many"]["images"][-1], exports.made[name]["all"]["images"][1])
+def test_a_picture_is_the_same_in_a_large_batch(exports):
+    made = exports.made["attngan"]
+    np.testing.assert_array_equal(made["many"]["images"][-1], made["all"]["images"][1])
 
 
 def test_no_captions_give_no_pictures(exports):
-    made = exports.made["stackgan_v2"]["none"]
+    made = exports.made["attngan"]["none"]
     assert made["images"].shape == (0, 32, 32, 3) and made["images_16"].shape == (0, 16, 16, 3)
     assert made["problem"].shape == (0,)
 
@@ -209,8 +246,9 @@ def test_captions_of_pictures_are_those_of_the_live_run(exports):
         assert [word.decode() for word in made["words"][row] if word] == live.words[row]
 
 
-@pytest.mark.parametrize("name", ["char_cnn_rnn", "damsm"])
-def test_vectors_are_those_of_the_live_run(exports, name):
+@pytest.mark.parametrize("name", of_papers(["char_cnn_rnn", "damsm"]))
+def test_vectors_are_those_of_the_live_run(exports_with, name):
+    exports = exports_with(name)
     made, said = exports.made[name]["encode"], [0, 1, 4]
     live = exports.runs[name].encode([CAPTIONS[row] for row in said])
     np.testing.assert_allclose(made["vectors"][said], live, rtol=1e-5, atol=1e-6)
@@ -276,19 +314,18 @@ def test_the_lines_say_what_there_is(exports):
 
 
 @pytest.mark.parametrize("avx512", [True, False])
-def test_where_tensorflow_leaves_onednn_off_it_is_said_how_to_turn_it_on(exports, tmp_path, monkeypatch, avx512):
+def test_where_tensorflow_leaves_onednn_off_it_is_said_how_to_turn_it_on(without_text, tmp_path, monkeypatch, avx512):
     monkeypatch.setattr(processor, "on_cpu", lambda: True)
     monkeypatch.setattr(processor, "has_avx512", lambda: avx512)
-    run_dir = exports.folder / "runs" / "stackgan_v2_without_text"
-    lines = list(export.export(ExportConfig(run_dir=str(run_dir), out=str(tmp_path / "out"), least_rows=32)))
+    lines = list(export.export(ExportConfig(run_dir=str(without_text), out=str(tmp_path / "out"), least_rows=32)))
     assert [line.split(" in ")[0] for line in lines if "ONEDNN" in line] == (
         [] if avx512 else ["serve it with TF_ENABLE_ONEDNN_OPTS=1"]
     )
 
 
-def test_fewer_rows_pass_as_far_as_numbers_agree(exports, tmp_path):
-    run_dir, out = exports.folder / "runs" / "stackgan_v2_without_text", tmp_path / "out"
-    lines = list(export.export(ExportConfig(run_dir=str(run_dir), out=str(out))))
+def test_fewer_rows_pass_as_far_as_numbers_agree(without_text, tmp_path):
+    out = tmp_path / "out"
+    lines = list(export.export(ExportConfig(run_dir=str(without_text), out=str(out))))
     least = json.loads((out / "assets.extra" / "export.json").read_text())["least_rows"]
     assert least in ROWS and f"at least {least} at a time pass the networks" in "\n".join(lines)
 
@@ -348,7 +385,7 @@ def test_an_export_that_differs_is_not_written(exports, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_tolerance_lets_a_picture_alone_pass_alone(exports, tmp_path, monkeypatch):
+def test_a_tolerance_lets_a_picture_alone_pass_alone(without_text, tmp_path, monkeypatch):
     """Here where a picture in 1 row has one value two levels off; what differs by more than is allowed is refused."""
     out, live = tmp_path / "out", Drawing._pictures
 
@@ -359,7 +396,7 @@ def test_a_tolerance_lets_a_picture_alone_pass_alone(exports, tmp_path, monkeypa
         return [*smaller, tf.cast(moved, tf.uint8)]
 
     monkeypatch.setattr(Drawing, "_pictures", uneven)
-    given = {"run_dir": str(exports.folder / "runs" / "stackgan_v2_without_text"), "out": str(out)}
+    given = {"run_dir": str(without_text), "out": str(out)}
     lines = list(export.export(ExportConfig(**given, tolerance=2)))
     about = json.loads((out / "assets.extra" / "export.json").read_text())
     assert about["least_rows"] == 1 and "at least 1 at a time pass the networks" in "\n".join(lines)
@@ -370,7 +407,7 @@ def test_a_tolerance_lets_a_picture_alone_pass_alone(exports, tmp_path, monkeypa
     assert "at least 2 at a time pass the networks" in "\n".join(lines)
 
 
-@pytest.mark.parametrize("name", ["char_cnn_rnn", "show_attend_tell"])
+@pytest.mark.parametrize("name", ["damsm", "show_attend_tell"])
 def test_only_pictures_have_a_tolerance(exports, tmp_path, name):
     given = {"run_dir": str(exports.folder / "runs" / name), "out": str(tmp_path / "out")}
     with pytest.raises(UserError, match=f"--tolerance: of a run that draws; what {name} gives"):

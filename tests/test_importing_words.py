@@ -121,6 +121,7 @@ def damsm_run(words_of_blossoms, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_attngan_trains_on_an_imported_damsm_and_reads_by_its_words(
     damsm_run, words_of_blossoms, blossoms, tmp_path, caplog
 ):

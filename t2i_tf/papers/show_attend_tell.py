@@ -183,6 +183,34 @@ class WordVectors(keras.layers.Layer):
         return tf.cast(looked_up(tf.convert_to_tensor(self.vectors)), self.compute_dtype)
 
 
+def _with_gradients_of(kernels: dict[str, tf.Tensor], met: dict[str, tf.Tensor], sums: tf.Tensor) -> tf.Tensor:
+    """Sums [B,T,N], to which a loop over T adds products with the kernels, which it holds fast: the same sums, whose
+    gradient passes on to the kernels. One product of all rows does it, where the loop would add up one for each.
+
+    Args:
+        kernels: [M,N] by name.
+        met: what each kernel is multiplied with, [B,T,M] by the same name; looked at behind the loop, which makes it.
+    """
+
+    @tf.custom_gradient
+    def passed_on(sums, *kernels):
+        def gradients(upstream):
+            flat = tf.reshape(upstream, [-1, upstream.shape[-1]])
+            rows = (tf.cast(tf.reshape(met[name], [-1, met[name].shape[-1]]), flat.dtype) for name in names)
+            return upstream, *(tf.matmul(x, flat, transpose_a=True) for x in rows)
+
+        return tf.identity(sums), gradients
+
+    names = [*kernels]
+    return passed_on(sums, *kernels.values())
+
+
+def _product(x: tf.Tensor, layer: keras.layers.Dense) -> tf.Tensor:
+    """[B,M] and a layer without bias -> [B,N]; the kernel is held fast."""
+    kernel = tf.stop_gradient(tf.cast(layer.kernel, layer.compute_dtype))
+    return tf.matmul(tf.cast(x, kernel.dtype), kernel)
+
+
 class Decoder(keras.Model):
     """Annotations and the words so far -> the next word.
 
@@ -274,8 +302,14 @@ class Decoder(keras.Model):
             x = tf.tanh(layer(x))
         return x
 
+    def _kernel(self, layer, width) -> tf.Tensor:
+        """[width, 4 state_dim]; the layer is made with the others, since `step` does not call it."""
+        if not layer.built:
+            layer.build([None, width])
+        return tf.cast(layer.kernel, self.compute_dtype)
+
     def step(self, annotations, projected, word_gates, state, memory, uniform=None, sampled=None) -> dict:
-        """The LSTM goes on by a word.
+        """The LSTM goes on by a word. Gradients do not reach the kernels of its gates from here, but in `read`.
 
         Args:
             annotations: [B,L,D]; projected: see there; word_gates: [B, 4 state_dim]; state, memory: [B, state_dim].
@@ -283,7 +317,7 @@ class Decoder(keras.Model):
 
         Returns state and memory, and with attention what `call` describes, of one row.
         """
-        gates, seen = word_gates + self.gates_of_state(state), {}
+        gates, seen = word_gates + _product(state, self.gates_of_state), {}
         if self.attends:
             score = self.scorer(tf.tanh(projected + self.state_projection(state)[:, None]))
             attention = weights = tf.nn.softmax(tf.cast(score[:, :, 0], tf.float32))
@@ -293,7 +327,7 @@ class Decoder(keras.Model):
             context = tf.einsum("bl,bld->bd", tf.cast(weights, annotations.dtype), annotations)
             selector = tf.ones_like(context[:, :1]) if self.selector is None else tf.sigmoid(self.selector(state))
             context, selector = context * selector, tf.cast(selector, tf.float32)
-            gates += self.gates_of_context(context)
+            gates += _product(context, self.gates_of_context)
             seen = {"attention": attention, "weights": weights, "selector": selector[:, 0], "contexts": context}
         to_input, to_forget, to_output, candidate = tf.split(tf.cast(gates, tf.float32), 4, axis=-1)
         memory = tf.sigmoid(to_forget) * memory + tf.sigmoid(to_input) * tf.tanh(candidate)
@@ -317,7 +351,11 @@ class Decoder(keras.Model):
         before = tf.concat([tf.fill([tf.shape(words)[0], 1], NOTHING), words[:, :-1]], axis=1)
         vectors, projected = self.word_vectors(before), self.projected(annotations)
         state, memory = self.first_state(annotations, dropout)
-        inputs = {"word_gates": self.gates_of_word(vectors), **(draws or {})}
+        kernels, met = {"states": self._kernel(self.gates_of_state, self.state_dim)}, {}
+        if self.attends:
+            kernels["contexts"] = self._kernel(self.gates_of_context, self.annotation_dim)
+        word_gates = _with_gradients_of(kernels, met, self.gates_of_word(vectors))
+        inputs = {"word_gates": word_gates, **(draws or {})}
         kept = tf.ones_like(vectors[:, :, :1], tf.float32) if caption_mask is None else caption_mask[:, :, None]
 
         def advance(last, row):
@@ -334,6 +372,7 @@ class Decoder(keras.Model):
             first |= {"selector": tf.zeros_like(annotations[:, 0, 0], tf.float32)}
         rows = tf.scan(advance, tf.nest.map_structure(_swapped, (inputs, kept)), first)
         rows = tf.nest.map_structure(_swapped, rows)
+        met |= {**rows, "states": tf.concat([state[:, None], rows["states"][:, :-1]], axis=1)}
         return {**rows, "words": vectors, "initial_state": state, "initial_memory": memory}
 
     def call(self, annotations, words, caption_mask=None, dropout=None, draws=None, training=False):

@@ -102,6 +102,7 @@ def test_the_data_set(whole, tmp_path):
     assert one.manifest == many.manifest
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(whole, tmp_path):
     folder = tmp_path / "set"
     halves = [start(folder, f"--part={number}/2") for number in (1, 2)]

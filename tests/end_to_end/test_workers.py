@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,7 @@ def newest(run_dir):
     return path and int(path.rsplit("-", 1)[1])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_others_and_the_same_command_goes_on(blossoms, tmp_path):
     run_dir = tmp_path / "run"
 

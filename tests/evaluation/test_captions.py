@@ -64,6 +64,7 @@ def test_tokens_decide():
     assert words["rouge_l"] == pytest.approx(1.0) and words["tokenization"] == "words"
 
 
+@pytest.mark.slow
 @needs_package
 @needs_java
 def test_odd_captions_stay_in_their_lines():

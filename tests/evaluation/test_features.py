@@ -141,6 +141,7 @@ def test_a_resize_can_be_asked_for(tmp_path, pictures):
     assert all(np.array_equal(same[0], other) for other in same), "a picture of the right size is left alone"
 
 
+@pytest.mark.slow
 def test_random_inception_is_the_same_everywhere(caplog):
     keras.utils.set_random_seed(5)
     first = features.extractor("random")

@@ -114,6 +114,7 @@ def degenerate_generators(images, examples):
     }
 
 
+@pytest.mark.slow
 def test_degenerate_generators_score_no_better_than_chance(renders):
     images, examples = renders
     captions = full_captions(examples)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from t2i_tf.networks import matching
@@ -49,6 +50,7 @@ def test_a_batch_of_one():
     np.testing.assert_allclose(table["sentence"], [[1.0]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one(tmp_path):
     """Losses and gradients of the DAMSM, and of word attention with the published mask, compiled and plain."""
     results = []

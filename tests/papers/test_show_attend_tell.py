@@ -416,6 +416,7 @@ def test_half_precision_annotations(make):
     np.testing.assert_allclose(*costs, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one(tmp_path):
     """Hard attention with everything that is summed, gathered or drawn; a process of its own for each number."""
     results = []

@@ -117,6 +117,7 @@ def test_a_run_of_another_paper_is_refused(tmp_path):
         _ = damsm.Recipe(hyperparameters, papers.Context(vocabulary_size=5)).pretrained
 
 
+@pytest.mark.slow
 def test_a_damsm_may_train_its_network_along(trained, blossoms, tmp_path):
     training = TrainConfig(paper="damsm", data_dir=str(blossoms), run_dir=str(tmp_path / "damsm"), steps=2)
     loop.run(training, {**DAMSM, "trunk_run": str(trained), "frozen_trunk": False})

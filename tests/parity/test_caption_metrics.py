@@ -57,6 +57,7 @@ def compare_counts(corpus, counts):
     assert corpus["images"] == 1000
 
 
+@pytest.mark.slow
 def test_penn_treebank_tokens(scorer, golden):
     scores = scorer(*lines(".ptb"))
     compare(scores.corpus, golden["protocol_A_ptb"]["pycocoevalcap"])

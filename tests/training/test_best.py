@@ -58,6 +58,7 @@ def test_a_damaged_note_says_what_to_do(tmp_path):
         BestWeights(tmp_path, Selection("retrieval", "accuracy"), None)
 
 
+@pytest.mark.slow
 def test_training_stops_when_it_gets_no_better_and_the_best_is_what_is_loaded(blossoms, damsm_run, tmp_path):
     training = TrainConfig(
         paper="damsm", data_dir=str(blossoms), run_dir=str(tmp_path / "run"), steps=9, sample_every=1, patience=2

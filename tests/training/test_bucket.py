@@ -78,6 +78,7 @@ def test_a_text_encoder_reads_its_pictures(bucket, text_encoder_run, tmp_path):
     assert bucket in dry_run.report(loop.Session(training, text_encoder_run.given))
 
 
+@pytest.mark.slow
 def test_scores_keep_beside_what_they_saw_of_the_real_pictures(bucket, cache, gan):
     options = EvaluateConfig(extractor="random", num_images=6)
     first, again = (evaluate.evaluate(gan, "fid", records.Dataset.open(bucket).split("test"), options) for _ in "ab")

@@ -57,7 +57,7 @@ WAYS = {
 QUICK = {
     ("classifier", "float16"),
     ("classifier", "step"),
-    ("gan_int_cls", "bfloat16"),
+    ("classifier", "bfloat16"),
 }
 
 

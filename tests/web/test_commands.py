@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from t2i_tf import export
@@ -48,6 +49,7 @@ def test_of_a_run_t2i_sample_makes_the_same_picture(runs):
     np.testing.assert_array_equal(np.asarray(Image.open(file)), picture)
 
 
+@pytest.mark.slow
 def test_of_an_export_python_makes_the_same_pictures(runs):
     out = runs / "exported"
     list(export.export(ExportConfig(run_dir=str(runs / "attngan"), out=str(out))))
@@ -64,6 +66,7 @@ def test_of_an_export_python_makes_the_same_pictures(runs):
     np.testing.assert_array_equal(row, np.concatenate(between.pictures, axis=1))
 
 
+@pytest.mark.slow
 def test_of_a_captioner_it_describes_the_same(runs):
     name = 'my, "red" picture.png'
     shades = np.random.default_rng(1).uniform(0, 255, [4, 4, 3]).astype(np.uint8)

@@ -63,6 +63,7 @@ def test_it_says_where_it_is_and_how_to_stop(page, runs):
     assert lines == [f"{runs / 'attngan'}: attngan, step 7", f"open {url}", "stop with Ctrl-C"]
 
 
+@pytest.mark.slow
 def test_visitors_at_once_get_their_own_pictures(page, runs):
     live = inference.load(runs / "attngan").generate(["a red flower"] * 4, [0, 1, 2, 3])[-1]
     visitors = [client(page[0]) for _ in range(4)]
