@@ -385,6 +385,7 @@ def test_an_export_that_differs_is_not_written(exports, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_tolerance_lets_a_picture_alone_pass_alone(without_text, tmp_path, monkeypatch):
     """Here where a picture in 1 row has one value two levels off; what differs by more than is allowed is refused."""
     out, live = tmp_path / "out", Drawing._pictures

@@ -80,6 +80,7 @@ def options(files, run_dir, **changes):
     return ImportConfig(**{**fields, **changes})
 
 
+@pytest.mark.slow
 def test_one_command_makes_a_run_that_draws_sentences(files, original, tmp_path, capsys):
     flags = [f"--weights={files / 'text_encoder.npz'},{files / 'netG.npz'}", f"--captions={files / 'captions.pickle'}"]
     flags += ["--paper=attngan", "--scheme=attngan", f"--run_dir={tmp_path / 'run'}"]

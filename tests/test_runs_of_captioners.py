@@ -328,6 +328,7 @@ def test_captions_that_cannot_be_scored(captioner, gan, split, blossoms):
     assert evaluate.fitting(captioner, split) == ["captions"]
 
 
+@pytest.mark.slow
 def test_no_attention_has_no_maps(blossoms, split, pictures, tmp_path):
     run = inference.load(trained(blossoms, tmp_path / "none", 1, attention="none").run_dir)
     assert run.describe(pictures).attention is None
@@ -349,6 +350,7 @@ class Patches(tf.Module):
         return tf.nn.avg_pool2d(pictures, 56, 56, "VALID")
 
 
+@pytest.mark.slow
 def test_annotations_of_unseen_pictures_come_from_the_frozen_network(blossoms, split, pictures, tmp_path):
     module = Patches()
     module.__call__.get_concrete_function(tf.TensorSpec([None, None, None, 3]), training=False)
@@ -431,6 +433,7 @@ def test_a_round_trip_in_pictures(gan, captioner_run, captioner, tmp_path, monke
         list(sampling.sample(dataclasses.replace(given, captioner_run=None)))
 
 
+@pytest.mark.slow
 def test_the_verb_passes_its_flags_on(captioner_run, blossoms):
     given = EvaluateConfig(
         run_dir=str(captioner_run), data_dir=str(blossoms), beam_size=3, length_normalised=True, tokenization="none"

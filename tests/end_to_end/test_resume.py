@@ -60,7 +60,8 @@ def killed_after_five(arguments, run_dir):
     assert tf.train.latest_checkpoint(str(run_dir / "checkpoints")).endswith("ckpt-5")
 
 
-@pytest.mark.parametrize("paper", ["char_cnn_rnn", pytest.param("gan_int_cls", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", ["char_cnn_rnn", "gan_int_cls"])
 def test_kill_and_resume_is_bit_identical(paper, data_dir, tmp_path):
     flags = TEXT + ["--batch_size=128"]
     if paper == "gan_int_cls":

@@ -40,6 +40,7 @@ def recipe(class_ids=(3, 5, 9), **given):
     return classifier.Recipe(hyperparameters, papers.Context(class_ids=class_ids))
 
 
+@pytest.mark.slow
 def test_inception_is_that_of_keras(tmp_path):
     keras.utils.set_random_seed(1)
     theirs = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")

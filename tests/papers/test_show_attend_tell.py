@@ -333,6 +333,7 @@ def scores_of_estimate(recipe, annotations, caption, exact, groups=200, draws=50
     return likelihoods, (gradients.mean(0) - wanted) / np.maximum(error, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_the_mean_of_many_draws_is_the_exact_gradient_of_the_bound(make, share):
     """The paper's weights: the reward on the sum of the rows, averaged over the draws."""

@@ -71,6 +71,7 @@ def test_a_run_is_that_of_the_folder(bucket, cache, gan_run, tmp_path):
     assert RunConfig.read(tmp_path / "run").identity()["training"]["data_dir"] == bucket
 
 
+@pytest.mark.slow
 def test_a_text_encoder_reads_its_pictures(bucket, text_encoder_run, tmp_path):
     training = dataclasses.replace(text_encoder_run.training, data_dir=bucket, runs_dir=str(tmp_path), run_dir=None)
     outcome = loop.run(training, text_encoder_run.given)

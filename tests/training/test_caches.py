@@ -65,6 +65,7 @@ def test_a_cache_that_was_not_finished_is_none(tmp_path):
     np.testing.assert_array_equal(whole[:, 0], [1, 1, 1, 2])
 
 
+@pytest.mark.slow
 def test_picture_features_are_those_of_each_view(blossoms, split):
     from t2i_tf.data import pipeline
 

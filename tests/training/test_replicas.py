@@ -124,7 +124,7 @@ PAPERS = {
     "visual_words": [],
     "attngan": [],
 }
-QUICK = {("gan_int_cls", 1, 2), ("damsm", 2, 1)}
+QUICK = {("gan_int_cls", 1, 2)}
 """Paper, workers and replicas each."""
 
 

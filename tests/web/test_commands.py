@@ -39,6 +39,7 @@ def shown(result):
     return command, np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
+@pytest.mark.slow
 def test_of_a_run_t2i_sample_makes_the_same_picture(runs):
     options = DemoConfig(run_dir=str(runs / "attngan"), weights="raw")
     made = models.load(options).draw(CAPTION, 5, 0.7)

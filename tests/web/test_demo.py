@@ -114,6 +114,7 @@ def test_too_many_requests_are_told_when_to_come_again(runs):
     assert "t2i-message" not in str(answers[1]) and "more than 2 requests in a minute: wait" in str(answers[2])
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_it(runs):
     command = [sys.executable, str(ROOT / "tools" / "demo.py"), f"--run_dir={runs / 'attngan'}", "--port=0"]
     # A shell in the background has its children ignore Ctrl-C.
