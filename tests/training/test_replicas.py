@@ -34,10 +34,12 @@ SETTINGS = {
     + ["--split='train'", "--held_out=0.0"],
     "attngan": [*ENCODERS, "--generator_width=4", "--discriminator_width=4", "--condition_dim=4", "--batch_size=8"]
     + ["--base_size=16", "--num_scales=2"],
+    "show_attend_tell": ["--image_encoder='conv'", "--image_encoder_width=4", "--image_size=32", "--attention='hard'"]
+    + ["--word_dim=8", "--state_dim=16", "--batch_size=8", "--learning_rate=1e-4"],
 }
 """Where a gradient vanishes Adam makes a whole step of its rounding: networks of many weights take small steps."""
 NETWORKS = {"char_cnn_rnn": 1, "gan_int_cls": 2, "stackgan": 2, "stackgan_v2": 3, "damsm": 1, "classifier": 1}
-NETWORKS |= {"visual_words": 1, "attngan": 3}
+NETWORKS |= {"visual_words": 1, "attngan": 3, "show_attend_tell": 1}
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,7 @@ PAPERS = {
     "classifier": [],
     "visual_words": [],
     "attngan": [],
+    "show_attend_tell": [],
 }
 QUICK = {("gan_int_cls", 1, 2)}
 """Paper, workers and replicas each."""
