@@ -21,6 +21,7 @@ import tensorflow as tf
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders
+from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.composite import Network
 from t2i_tf.networks.inception import SIZE as INCEPTION_SIZE
 from t2i_tf.networks.inception import InceptionV3
@@ -118,7 +119,7 @@ class Recipe:
         schedule = keras.optimizers.schedules.ExponentialDecay(
             hp.learning_rate, steps_per_epoch, hp.decay, staircase=True
         )
-        return {"classifier": keras.optimizers.Adam(schedule, name="adam")}
+        return {"classifier": Adam(schedule, name="adam")}
 
     def noise(self, draw) -> dict:
         return {"dropout": draw.uniform("dropout", self.feature_width)} if self.hyperparameters.dropout else {}

@@ -30,6 +30,7 @@ from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, replicas
+from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.blocks import leaky_relu
 from t2i_tf.networks.composite import Network
 from t2i_tf.networks.initial import orthogonal
@@ -533,7 +534,7 @@ def make_optimizer(name: str, rate: float | None) -> keras.Optimizer:
         return keras.optimizers.RMSprop(rate, rho=0.95, momentum=0.9, epsilon=1e-4, centered=True, name=name)
     if name == "adadelta":
         return keras.optimizers.Adadelta(rate, rho=0.95, epsilon=1e-6, name=name)
-    return keras.optimizers.Adam(PublishedAdamRate(rate) if name == "adam_published" else rate, epsilon=1e-8, name=name)
+    return Adam(PublishedAdamRate(rate) if name == "adam_published" else rate, epsilon=1e-8, name=name)
 
 
 class Recipe:

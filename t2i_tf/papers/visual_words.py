@@ -17,6 +17,7 @@ import tensorflow as tf
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders
+from t2i_tf.networks.adam import Adam
 from t2i_tf.papers import BatchRequest, Context, Selection
 
 
@@ -70,7 +71,7 @@ class Recipe:
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
             [hp.epochs * steps_per_epoch * 4 // 5], [hp.learning_rate, 0.1 * hp.learning_rate]
         )
-        return {"trunk": keras.optimizers.Adam(schedule, name="adam")}
+        return {"trunk": Adam(schedule, name="adam")}
 
     def noise(self, draw) -> dict:
         return {}
