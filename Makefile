@@ -1,4 +1,4 @@
-# Two commands from nothing: `make demo` (pictures in minutes) and `make test` (the whole suite).
+# Two commands from nothing: `make demo` (pictures in minutes) and `make test` (the suite; its slow cases: `make slow`).
 # Both make the same virtual environment in .venv. Needs Python 3.10 to 3.13, pip and make.
 
 PYTHON ?= python3
