@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from experiments.against_pytorch.serve import serve
 from t2i_tf import papers
+from t2i_tf.networks.constant import constant_weights
 from t2i_tf.networks.precision import computing_in
 from t2i_tf.training import trainers
 
@@ -69,7 +70,12 @@ def main(paper, rows, precision, jit):
     batch = random_batch(recipe, int(rows))
     step = tf.function(trainer.train_step, jit_compile=execution.jit_step)
     train = tf.function(lambda batch: step(batch, trainer.noise(batch)))
-    draw = tf.function(lambda *given: recipe.sample(*given)[-1], jit_compile=execution.jit_step)
+
+    def drawn(condition, noise):
+        with constant_weights():  # as a run that only draws, which is one whose weights stay
+            return recipe.sample(condition, noise)[-1]
+
+    draw = tf.function(drawn, jit_compile=execution.jit_step)
 
     def timed(function, *given):
         began = time.perf_counter()

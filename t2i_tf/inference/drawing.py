@@ -11,6 +11,7 @@ from t2i_tf import devices
 from t2i_tf.errors import UserError
 from t2i_tf.inference.batches import BATCH_SIZE, each, in_batches, to_uint8
 from t2i_tf.inference.paths import great_circle, straight
+from t2i_tf.networks.constant import constant_weights
 
 
 class SeedDraw:
@@ -37,12 +38,18 @@ class DrawsPictures:
 
     @devices.traced()
     def _sample(self, condition, noise):
-        return [to_uint8(image) for image in self.recipe.sample(condition, noise)]
+        with self._weights():
+            return [to_uint8(image) for image in self.recipe.sample(condition, noise)]
 
     @devices.traced()
     def _attend(self, condition, noise):
-        made = self.recipe.attend(condition, noise)
+        with self._weights():
+            made = self.recipe.attend(condition, noise)
         return {"images": [to_uint8(image) for image in made["images"]], "attention": made["attention"]}
+
+    def _weights(self):
+        """Held by the traced graph where they stay; by several devices each has its own."""
+        return constant_weights(self.draws_only and devices.count() == 1)
 
     def noise(self, seeds, truncation: float = 1.0) -> dict:
         """int seeds [N] -> the recipe's sampling noise, arrays of N rows: a row depends on its seed alone."""

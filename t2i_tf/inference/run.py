@@ -29,6 +29,8 @@ class Run(ReadsCaptions, DrawsPictures, DescribesPictures, SeesPictures):
     average: MovingAverage | None = None
     vocabulary: list[str] | None = None
     """Words that the recipe was trained on, in the order of their numbers, where it reads words."""
+    draws_only: bool = False
+    """Its weights stay as they are, so that what follows from them alone is computed once, when it first draws."""
 
     def __post_init__(self):
         unknown = self.recipe.request.unknown_words  # its table is made here: inside a graph it would stay there
@@ -70,8 +72,8 @@ def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best", j
     Args:
         weights: "ema", "raw", or "best": EMA where the run keeps it.
         checkpoint: "newest", or "best": that of the best score where the run chooses by one.
-        judges: False for a GAN that will only draw, which leaves its discriminators and image encoders where they are:
-            AttnGAN at published width is there in 2 in place of 8 seconds.
+        judges: False for a GAN that will only draw, with the weights it has then: its discriminators and image encoders
+            are left where they are, and AttnGAN at published width is there in 2 in place of 8 seconds.
 
     Raises UserError: no run folder, no readable checkpoint, EMA asked for and not kept.
     """
@@ -86,14 +88,16 @@ def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best", j
         average.swap()
     encoder = Path(run_dir) / TEXT_ENCODER
     text_encoder = load(encoder) if encoder.is_dir() else None
-    return Run(config, recipe, step, text_encoder, average, read_vocabulary(run_dir))
+    return Run(config, recipe, step, text_encoder, average, read_vocabulary(run_dir), draws_only=not judges)
 
 
 def restore(run: Run, run_dir: str | Path, step: int) -> None:
     """Takes the weights of another step of its folder into a run, which keeps to raw or EMA as it was loaded.
 
-    Raises UserError when there is no readable checkpoint of that step.
+    Raises UserError when there is no readable checkpoint of that step, ValueError for a run that only draws.
     """
+    if run.draws_only:
+        raise ValueError("a run that only draws keeps the weights that it was loaded with")
     averaged = run.average is not None and run.average.swapped
     if averaged:
         run.average.swap()

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from t2i_tf.networks import processor
+from t2i_tf.networks.constant import of_weights
 from t2i_tf.networks.kernel_gradients import convolve, convolve_transposed, patches_of
 
 WEIGHTS_A_PLACE = 2**16
@@ -150,15 +151,20 @@ def _upsampled_by_taps(maps, kernel):
     return _doubled(tf.unstack(wide), axis=1)
 
 
-def _upsampled_by_folding(maps, kernel):
+def _upsampled_by_folding(maps, kernel, drawn=False):
     """One transposed convolution of stride 2 whose 4x4 kernel holds the sums of taps that meet the same place.
 
     Four ninths of the multiplications, and the doubled maps are never made.
     """
+    return convolve_transposed(maps, of_weights(_folded, kernel) if drawn else _folded(kernel))
+
+
+def _folded(kernel):
+    """[3,3,C,filters] -> [4,4,filters,C]"""
     for axis in (0, 1):
         first, middle, last = tf.split(kernel, 3, axis)
         kernel = tf.concat([last, middle + last, first + middle, first], axis)
-    return convolve_transposed(maps, tf.transpose(kernel, [0, 1, 3, 2]))
+    return tf.transpose(kernel, [0, 1, 3, 2])
 
 
 class UpsampledConvolution(Convolution):
@@ -168,14 +174,18 @@ class UpsampledConvolution(Convolution):
         super().__init__(filters, 3, **kwargs)
 
     def drawn(self, maps, draw):
-        return draw(lambda kernel: self.convolution_op(maps, kernel))
+        return draw(lambda kernel: self._upsampled(maps, kernel, drawn=True))
 
     def convolution_op(self, inputs, kernel):
-        kernel = tf.convert_to_tensor(kernel)
+        return self._upsampled(inputs, kernel, drawn=False)
+
+    @staticmethod
+    def _upsampled(maps, kernel, drawn):
         small = SMALL_SIDE_WITHOUT_AVX512 if processor.on_cpu() and not processor.has_avx512() else SMALL_SIDE
-        if max(inputs.shape[1:3]) > small:
-            return _upsampled_by_folding(inputs, kernel)
-        return _upsampled_by_taps(inputs, kernel) if processor.on_cpu() else _convolved(double_size(inputs), kernel, 1)
+        if max(maps.shape[1:3]) > small:
+            return _upsampled_by_folding(maps, kernel, drawn)
+        kernel = tf.convert_to_tensor(kernel)
+        return _upsampled_by_taps(maps, kernel) if processor.on_cpu() else _convolved(double_size(maps), kernel, 1)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from t2i_tf.networks.blocks import leaky_relu
 from t2i_tf.networks.composite import Composite
+from t2i_tf.networks.constant import of_weights
 from t2i_tf.networks.convolutions import Convolution, UpsampledConvolution, folds
 from t2i_tf.networks.initial import orthogonal
 from t2i_tf.networks.normalisation import BatchNormalization
@@ -43,16 +44,21 @@ class GatedConvolution(keras.layers.Layer):
         self.norm.build(self.conv.compute_output_shape(input_shape))
 
     def call(self, x, training=False):
-        if training or not folds(self.conv, x):
-            return self.norm(self.conv(x), training=training)
+        if training:
+            return self.norm(self.conv(x), training=True)
+        if not folds(self.conv, x):
+            return self.norm(self.conv.drawn(x, lambda convolved: convolved(self.conv.kernel)))
         # Value and gate by convolutions of their own: the library adds offsets and takes the sigmoid as it convolves.
-        kernels, offsets = (tf.split(weights, 2, axis=-1) for weights in self.norm.folded(self.conv.kernel))
+        kernels, offsets = of_weights(self._folded, self.conv.kernel)
 
         def draw(convolved):
             value, gate = (tf.nn.bias_add(convolved(k), offset) for k, offset in zip(kernels, offsets, strict=True))
             return value * tf.sigmoid(gate)
 
         return self.conv.drawn(x, draw)
+
+    def _folded(self, kernel):
+        return [tf.split(weights, 2, axis=-1) for weights in self.norm.folded(kernel)]
 
 
 class GatedResidual(keras.layers.Layer):
@@ -71,7 +77,7 @@ class GatedResidual(keras.layers.Layer):
         y = self.gated(x, training=training)
         if training or not folds(self.conv, x):
             return x + self.norm(self.conv(y), training=training)
-        kernel, offset = self.norm.folded(self.conv.kernel)
+        kernel, offset = of_weights(self.norm.folded, self.conv.kernel)
         return x + self.conv.drawn(y, lambda convolved: tf.nn.bias_add(convolved(kernel), offset))
 
 

@@ -6,30 +6,15 @@ Blocks, branches and units carry the names that published files have them under.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import keras
 import tensorflow as tf
 
 from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.constant import of_weights, traced_with_constant_weights
 from t2i_tf.networks.normalisation import BatchNormalization
 
 SIZE = 299
-
-_constant = ContextVar("_constant", default=False)
-
-
-@contextmanager
-def constant_weights() -> Iterator[None]:
-    """Outside training, graphs traced inside hold the weights as they are now, batch norm folded into them, and do not
-    see what is set later: a third of the operations to trace and to optimise. Called eagerly, nothing is different."""
-    token = _constant.set(True)
-    try:
-        yield
-    finally:
-        _constant.reset(token)
 
 
 class Unit(Composite):
@@ -42,10 +27,9 @@ class Unit(Composite):
         self.norm = BatchNormalization(epsilon=1e-3, name="bn")
 
     def call(self, x, training=False):
-        if training or not _constant.get() or tf.executing_eagerly():
+        if training or not traced_with_constant_weights():
             return tf.nn.relu(self.norm(self.conv(x), training=training))
-        with tf.init_scope():
-            kernel, offset = self.norm.folded(self.conv.kernel)
+        kernel, offset = of_weights(self.norm.folded, self.conv.kernel)
         maps = tf.nn.conv2d(x, kernel, self.conv.strides, self.conv.padding.upper())
         return tf.nn.relu(tf.nn.bias_add(maps, offset))
 

@@ -26,6 +26,7 @@ from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.attention import WordAttention
 from t2i_tf.networks.blocks import LogitHead, everywhere, flat
 from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.constant import constant_weights
 from t2i_tf.networks.gated import (
     DiscriminatorTrunk,
     GatedConditioningAugmentation,
@@ -35,7 +36,6 @@ from t2i_tf.networks.gated import (
     LeakyConvolution,
     ToImage,
 )
-from t2i_tf.networks.inception import constant_weights
 from t2i_tf.papers import BatchRequest, Context
 
 

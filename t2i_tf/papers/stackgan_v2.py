@@ -23,6 +23,8 @@ from t2i_tf.errors import UserError
 from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.blocks import LogitHead, everywhere, flat
 from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.constant import of_weights
+from t2i_tf.networks.convolutions import folds
 from t2i_tf.networks.gated import (
     DiscriminatorTrunk,
     GatedConditioningAugmentation,
@@ -87,17 +89,31 @@ class JointConvolution(keras.layers.Layer):
         self.norm = BatchNormalization(activation=glu, name="norm")
 
     def build(self, features_shape, code_shape):
-        self.conv.build((*features_shape[:-1], code_shape[-1] + features_shape[-1]))
+        inputs = (*features_shape[:-1], code_shape[-1] + features_shape[-1])
+        self.conv.build(inputs)
+        self.norm.build(self.conv.compute_output_shape(inputs))
 
     def call(self, features, code, training=False):
-        of_code, of_features = tf.split(self.conv.kernel, [code.shape[-1], features.shape[-1]], axis=2)
+        inputs = [code.shape[-1], features.shape[-1]]
         places = tf.tile(code[:, None, None, :], [1, 3, 3, 1])
-        if training:
+        if training or not folds(self.conv, features):
+            of_code, of_features = tf.split(self.conv.kernel, inputs, axis=2)
             x = self.conv.convolution_op(features, of_features)
-        else:
-            x = self.conv.drawn(features, lambda convolved: convolved(of_features))
-        x += self._spread(tf.nn.conv2d(places, of_code, 1, "SAME"), features.shape[1], features.shape[2])
-        return self.norm(x, training=training)
+            x += self._spread(tf.nn.conv2d(places, of_code, 1, "SAME"), features.shape[1], features.shape[2])
+            return self.norm(x, training=training)
+
+        def parts(kernel):
+            """Batch norm folded in, of value and gate: kernel of the code, kernel of the features, offset."""
+            halves = (tf.split(weights, 2, axis=-1) for weights in self.norm.folded(kernel))
+            return [(*tf.split(kernel, inputs, axis=2), offset) for kernel, offset in zip(*halves, strict=True)]
+
+        made = []
+        for of_code, of_features, offset in of_weights(parts, self.conv.kernel):
+            x = self.conv.drawn(features, lambda convolved, kernel=of_features: convolved(kernel))
+            small = tf.nn.bias_add(tf.nn.conv2d(places, of_code, 1, "SAME"), offset)
+            made.append(x + self._spread(small, features.shape[1], features.shape[2]))
+        value, gate = made
+        return value * tf.sigmoid(gate)
 
     @staticmethod
     def _spread(small, height, width):

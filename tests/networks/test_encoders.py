@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf.networks import encoders
-from t2i_tf.networks.inception import Block, constant_weights
+from t2i_tf.networks.constant import constant_weights
+from t2i_tf.networks.inception import Block
 
 RANDOM = np.random.RandomState(0)
 
