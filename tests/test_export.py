@@ -114,11 +114,13 @@ def calls_of(name, takes_text):
     given = drawn if takes_text else {key: drawn[key] for key in ("seeds", "truncation")}
     rows = {key: value[1:2] if isinstance(value, list) else value for key, value in given.items()}
     calls = {"all": ["generate", given], "one": ["generate", rows], "png": ["generate_png", given]}
-    if name == "attngan":
+    if name in ("stackgan_v2", "attngan"):
         many = {"captions": ["a red flower"] * 34 + [CAPTIONS[1]], "seeds": [*range(34), 4], "truncation": 0.8}
         nothing = {"captions": [], "seeds": [], "truncation": 1.0}
+        calls |= {"many": ["generate", many], "none": ["serving_default", nothing]}
+    if name == "attngan":
         path = {"caption_a": CAPTIONS[0], "caption_b": CAPTIONS[1], "steps": 4, "seed": 3, "truncation": 1.0}
-        calls |= {"many": ["generate", many], "none": ["serving_default", nothing], "attend": ["attend", drawn]}
+        calls |= {"attend": ["attend", drawn]}
         calls |= {"path": ["interpolate", path], "silent": ["interpolate", {**path, "caption_b": "zorgly"}]}
         calls |= {"long": ["generate", {**drawn, "captions": ["red " * n for n in (64, 65, 2000, 1, 0)]}]}
     return calls
@@ -180,13 +182,15 @@ def test_pictures_are_those_of_the_live_run(exports_with, name):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), image)
 
 
-def test_a_picture_is_the_same_in_a_large_batch(exports):
-    made = exports.made["attngan"]
+@pytest.mark.parametrize("name", of_papers(["stackgan_v2", "attngan"]))
+def test_a_picture_is_the_same_in_a_large_batch(exports_with, name):
+    made = exports_with(name).made[name]
     np.testing.assert_array_equal(made["many"]["images"][-1], made["all"]["images"][1])
 
 
-def test_no_captions_give_no_pictures(exports):
-    made = exports.made["attngan"]["none"]
+@pytest.mark.parametrize("name", of_papers(["stackgan_v2", "attngan"]))
+def test_no_captions_give_no_pictures(exports_with, name):
+    made = exports_with(name).made[name]["none"]
     assert made["images"].shape == (0, 32, 32, 3) and made["images_16"].shape == (0, 16, 16, 3)
     assert made["problem"].shape == (0,)
 
