@@ -171,27 +171,38 @@ def test_constant_weights_are_those_of_the_trace_and_compute_the_same(keras_ince
     encoder(images)
     encoder.trunk.set_from_keras(keras_inception)
 
-    def passed(images):
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            regions, codes = encoder(images)
-            loss = tf.reduce_sum(regions**2) + tf.reduce_sum(codes**2)
-        return regions, codes, tape.gradient(loss, images)
-
-    held, read = tf.function(passed), tf.function(passed)
+    held, read = tf.function(lambda images: encoder(images)), tf.function(lambda images: encoder(images))
     with constant_weights():
         constants = held(images)
     expected = read(images)
-    for one, other in zip(constants[:2], expected[:2], strict=True):
+    for one, other in zip(constants, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
-    difference, gradient = (np.linalg.norm(x) for x in (constants[2] - expected[2], expected[2]))
-    assert difference < 0.01 * gradient, "where a ReLU is all but at zero, rounding decides of its gradient"
     sizes = [len(f.get_concrete_function(images).graph.get_operations()) for f in (held, read)]
     assert sizes[0] < sizes[1] / 2
     kernel = encoder.trunk.units["Mixed_7c.branch_pool"].conv.kernel
     kernel.assign(kernel + 1.0)
     np.testing.assert_array_equal(held(images)[1], constants[1])
     assert not np.allclose(read(images)[1], expected[1])
+
+
+@pytest.mark.parametrize(("name", "channels"), [("Conv2d_1a_3x3", 3), ("Mixed_6b.branch7x7_2", 128)])
+def test_gradients_pass_constant_weights(keras_inception, region_encoder, name, channels):
+    """A unit's, and only where its ReLU is open by more than rounding: through the whole network an input moved by one
+    part in ten million was seen to move the gradient by a hundredth."""
+    region_encoder.trunk.set_from_keras(keras_inception)
+    unit, x = region_encoder.trunk.units[name], tf.constant(RANDOM.normal(size=(2, 19, 17, channels)), tf.float32)
+    weight = tf.constant(RANDOM.normal(size=unit(x).shape), tf.float32) * tf.cast(unit(x) > 1e-4, tf.float32)
+
+    def passed(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(unit(x) * weight)
+        return tape.gradient(loss, x)
+
+    with constant_weights():
+        held = tf.function(passed)(x)
+    expected = tf.function(passed)(x)
+    np.testing.assert_allclose(held, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_weights_of_a_keras_file(keras_inception, region_encoder, tmp_path):
