@@ -94,14 +94,15 @@ class Sampler:
         self.wrong_images, self.captions, self.with_replacement = wrong_images, captions, captions_with_replacement
         self.caption_counts = caption_counts.astype(np.int64)
         self.num_images = len(class_ids)
+        if sampling == "shuffled":  # as published, a picture without a class is of its own
+            class_ids = np.where(class_ids < 0, class_ids.max(initial=0) + 1 + np.arange(self.num_images), class_ids)
         self.by_class = [np.flatnonzero(class_ids == c) for c in np.unique(class_ids[class_ids >= 0])]
-        by_class_needed = sampling in ("class", "distinct_classes") or (wrong_images and sampling != "uniform")
-        if by_class_needed and not self.by_class:
+        if sampling in ("class", "distinct_classes") and not self.by_class:
             raise UserError(
-                "the data set has no classes, so wrong pictures cannot be of another class: give classes "
-                "when preparing it, or --sampling=uniform where the paper has it"
+                f"the data set has no classes, which --sampling={sampling} draws by: give classes when preparing it, "
+                "or --sampling=uniform or shuffled where the paper has it"
             )
-        if wrong_images and (len(self.by_class) if by_class_needed else self.num_images) < 2:
+        if wrong_images and (self.num_images if sampling == "uniform" else len(self.by_class)) < 2:
             raise UserError(
                 "the split has a single class (or picture), but mismatching pairs need two: prepare more data"
             )
@@ -113,6 +114,8 @@ class Sampler:
         self.class_of = np.full(self.num_images, -1)
         for place, members in enumerate(self.by_class):
             self.class_of[members] = place
+        self._in_order = np.concatenate([np.empty(0, np.int64), *self.by_class])
+        self._class_sizes = np.array([len(members) for members in self.by_class])
         self._epoch_order: tuple[int, np.ndarray] | None = None
         if sampling == "caption_length":
             self._image_of = np.repeat(np.arange(self.num_images), self.caption_counts)
@@ -144,13 +147,10 @@ class Sampler:
             return images, other if self.wrong_images else None
         if self.sampling == "shuffled":
             images = np.array([self._shuffled(place) for place in range(first, first + self.batch_size)])
-            classes = self.class_of[images]
-        else:
-            if self.sampling == "class":
-                classes = _choose(draws[:, 0], len(self.by_class))
-            else:
-                classes = self._distinct_classes(step)
-            images = self._members(classes, draws[:, 2])
+            return images, self._of_other_classes(images, draws[:, 1]) if self.wrong_images else None
+        distinct = self.sampling == "distinct_classes"
+        classes = self._distinct_classes(step) if distinct else _choose(draws[:, 0], len(self.by_class))
+        images = self._members(classes, draws[:, 2])
         if not self.wrong_images:
             return images, None
         other = (classes + 1 + _choose(draws[:, 1], len(self.by_class) - 1)) % len(self.by_class)
@@ -167,6 +167,13 @@ class Sampler:
         members = self.by_length[length]
         shuffled = members[self._permutation(len(members), 4 + int(length), epoch)]
         return shuffled[np.arange(turn * self.batch_size, (turn + 1) * self.batch_size) % len(members)]
+
+    def _of_other_classes(self, images, draws):
+        """Each picture of another class is as likely as any other, so large classes are drawn more often."""
+        classes = self.class_of[images]
+        sizes, starts = self._class_sizes[classes], (np.cumsum(self._class_sizes) - self._class_sizes)[classes]
+        places = _choose(draws, self.num_images - sizes)
+        return self._in_order[np.where(places < starts, places, places + sizes)]
 
     def _members(self, classes, draws):
         return np.array(

@@ -20,9 +20,9 @@ Every recipe has
 * `score_metrics`: names of the evaluation metrics that are computed while it trains;
 * maybe `selection`: the `Selection` whose best weights are kept, and which stops training that no longer gets better;
 * maybe `pretrained`: network name, or "name.part" of one -> (run folder, network name there), weights that a fresh run
-  starts from;
-* maybe `start()`: sets the weights that a fresh run starts from and that no run folder holds (ImageNet); UserError when
-  they cannot be had;
+  starts from, the averaged ones where that run keeps them; UserError for a run that does not fit;
+* maybe `start()`: sets the weights that a fresh run without --init_from starts from and that no run folder holds
+  (ImageNet); UserError when they cannot be had;
 * maybe `clip_norms`: network name -> largest global norm of the gradient of its trained weights, all replicas' rows
   together; a larger gradient is scaled down to it before the optimizer sees it;
 * maybe `whole_batch`: why its loss cannot be had from parts of a batch (--accumulate), or None.
@@ -86,7 +86,9 @@ class BatchRequest:
     caption_length: rows are captions, those of a batch all of one number of words. The lengths take turns, each caption
     comes once an epoch, and the last batch of a length is filled up with others of it."""
     wrong_images: bool = False
-    """Also batch["wrong_images"], like "images": of another class (of another image with uniform sampling)."""
+    """Also batch["wrong_images"], like "images". With class sampling of an evenly drawn other class, with shuffled
+    sampling evenly of the pictures of other classes (one without a class is of its own), with uniform sampling of
+    another picture."""
     text: str | None = None
     """embedding: batch["embedding"] float32 [B,captions,D]; characters: batch["characters"] int32 [B,captions,201];
     words: batch["words"] int32 [B,captions,words], 0 behind the end, and batch["word_lengths"] int32 [B,captions]."""

@@ -57,19 +57,19 @@ class Hyperparameters:
     residual_blocks: int = option(2, "residual blocks of each scale above the smallest", minimum=0)
     kl_weight: float = option(2.0, "weight of the conditions' KL divergence from N(0, 1)")
     unconditional_weight: float = option(
-        1.0, "with text: weight of the judgement of pictures without it, 0 leaves it out"
+        1.0, "with text: weight of the judgement of pictures without it, 0 leaves it out", minimum=0
     )
     color_weight: float = option(0.0, "weight of colour consistency between the scales; 50 without text")
     sampling: str = option(
         "shuffled",
-        "shuffled: every picture once an epoch, wrong pictures are of another class; uniform: pictures are drawn "
-        "evenly (data without classes)",
+        "shuffled: every picture once an epoch, wrong ones are drawn evenly from the other classes (without classes, "
+        "from all others); uniform: both are drawn evenly, whatever their class",
         choices=("shuffled", "uniform"),
     )
     generator_learning_rate: float = option(2e-4, "Adam learning rate of the generator")
     discriminator_learning_rate: float = option(2e-4, "Adam learning rate of the discriminators")
     beta_1: float = option(0.5, "Adam beta 1")
-    batch_size: int = option(24, "global batch size in images", minimum=1)
+    batch_size: int = option(24, "global batch size in images", minimum=2)
     epochs: int = option(600, "epochs of floor(images / batch_size) steps", minimum=1)
     ema_decay: float = option(0.999, "decay of the moving average of the generator's weights, 0 turns it off")
 

@@ -89,9 +89,23 @@ def test_wrong_pictures_are_of_another_class_and_evenly_so():
     assert chi_square(np.bincount(others, minlength=7)[1:]) < 25.7
 
 
-def test_shuffled_sampling_also_finds_wrong_pictures_of_other_classes():
-    for plan in draw("shuffled", 640, wrong_images=True):
-        assert np.all(CLASSES[plan.images] != CLASSES[plan.wrong_images])
+def test_wrong_pictures_of_shuffled_sampling_are_drawn_evenly_from_all_of_other_classes():
+    plans = draw("shuffled", 12800, wrong_images=True)
+    right, wrong = (np.concatenate([getattr(p, name) for p in plans]) for name in ("images", "wrong_images"))
+    assert np.all(CLASSES[right] != CLASSES[wrong])
+    for c, points in ((0, 93.4), (3, 117.6)):  # 99.99 % points of chi-square with 48 and 66 degrees of freedom
+        others = np.bincount(wrong[CLASSES[right] == c], minlength=len(CLASSES))[c != CLASSES]
+        assert chi_square(others) < points
+
+
+def test_a_picture_without_a_class_is_of_its_own():
+    some = np.array([0, 0, -1, 1, -1])
+    for classes in (some, np.full(5, -1)):
+        plans = draw("shuffled", 6400, classes=classes, captions_of=np.full(5, 2), wrong_images=True)
+        right, wrong = (np.concatenate([getattr(p, name) for p in plans]) for name in ("images", "wrong_images"))
+        pairs = np.histogram2d(right, wrong, bins=(range(6), range(6)))[0]
+        never = np.eye(5, dtype=bool) | ((classes[:, None] == classes) & (classes >= 0))
+        np.testing.assert_array_equal(pairs == 0, never)
 
 
 def test_uniform_sampling_draws_pictures_evenly_and_wrong_ones_are_other_pictures():
@@ -165,7 +179,7 @@ def test_augmentations_are_uniform_and_independent_of_the_wrong_pictures():
 def test_unclassed_pictures_do_for_uniform_and_shuffled_sampling():
     none = np.full(5, -1)
     for sampling in ("uniform", "shuffled"):
-        plan = sampler(sampling, classes=none, captions_of=np.full(5, 2), wrong_images=sampling == "uniform").plan(0)
+        plan = sampler(sampling, classes=none, captions_of=np.full(5, 2), wrong_images=True).plan(0)
         assert plan.images.max() < 5
 
 
@@ -179,7 +193,8 @@ def test_a_single_picture_can_be_trained_on():
     [
         ({"sampling": "class", "classes": np.full(4, -1)}, "has no classes"),
         ({"sampling": "distinct_classes", "classes": np.full(4, -1)}, "has no classes"),
-        ({"sampling": "shuffled", "classes": np.full(4, -1), "wrong_images": True}, "has no classes"),
+        ({"sampling": "shuffled", "classes": np.zeros(4, int), "wrong_images": True}, "mismatching pairs need two"),
+        ({"sampling": "shuffled", "classes": np.full(1, -1), "wrong_images": True}, "mismatching pairs need two"),
         ({"sampling": "class", "classes": np.zeros(4, int), "wrong_images": True}, "mismatching pairs need two"),
         ({"sampling": "uniform", "classes": np.zeros(1, int), "wrong_images": True}, "mismatching pairs need two"),
         ({"captions": MAX_CAPTIONS + 1}, f"--captions_averaged={MAX_CAPTIONS + 1}: at most {MAX_CAPTIONS}"),
