@@ -30,7 +30,7 @@ import keras
 import tensorflow as tf
 
 from t2i_tf import losses
-from t2i_tf.config import option
+from t2i_tf.config import RunConfig, option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import replicas
 from t2i_tf.networks.adam import Adam
@@ -76,8 +76,8 @@ class Hyperparameters:
     captions_averaged: int = option(4, "caption embeddings averaged for each training example", minimum=1)
     sampling: str = option(
         "shuffled",
-        "shuffled: every picture once an epoch, wrong pictures are of another class; uniform: pictures are drawn "
-        "evenly (data without classes)",
+        "shuffled: every picture once an epoch, wrong ones are drawn evenly from the other classes (without classes, "
+        "from all others); uniform: both are drawn evenly, whatever their class",
         choices=("shuffled", "uniform"),
     )
     shared_generator_forward: bool = option(
@@ -403,12 +403,26 @@ class Recipe:
 
     @property
     def pretrained(self) -> dict:
+        """Raises UserError when the generator of --stage1_run is another than the one that was built here."""
         hp = self.hyperparameters
-        if hp.stage == 1:
-            return {}
         if hp.stage1_run is None:
-            raise UserError("--stage=2 draws on the pictures of Stage-I: give --stage1_run=RUN of a trained --stage=1")
+            return {}
+        run = RunConfig.read(hp.stage1_run)
+        theirs = run.hyperparameters
+        if run.training.paper != "stackgan" or theirs["stage"] != 1:
+            raise UserError(
+                f"--stage1_run={hp.stage1_run} is no run of Stage-I: give one of --paper=stackgan with --stage=1"
+            )
+        decisive = ("form", "generator_width", "condition_dim", "noise_dim", "conditioning_activation")
+        differing = [f"--{name}={theirs[name]}" for name in decisive if theirs[name] != getattr(hp, name)]
+        if differing:
+            raise UserError(f"--stage1_run={hp.stage1_run} was trained with other settings: add {' '.join(differing)}")
         return {"stage1_generator": (hp.stage1_run, "generator")}
+
+    def start(self) -> None:
+        hp = self.hyperparameters
+        if hp.stage == 2 and hp.stage1_run is None:
+            raise UserError("--stage=2 draws on the pictures of Stage-I: give --stage1_run=RUN of a trained --stage=1")
 
     def steps_per_epoch(self, num_images: int) -> int:
         return max(1, num_images // self.hyperparameters.batch_size)

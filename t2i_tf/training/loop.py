@@ -114,12 +114,25 @@ class Session:
         self.batch_spec()
         if self.training.patience and self.selection is None:
             raise UserError(f"--patience: {self.training.paper} does not choose its weights by a score; leave it out")
-        _ = getattr(self.recipe, "pretrained", None)  # raises for a run that does not fit
+        if self.team.chief and not checkpoints.steps(run_folder.find(self.config)):
+            self._check_pretrained()
         if self.vocabulary is not None and self.vocabulary != self.dataset.manifest["vocabulary"]:
             self._check_words()
         if self.training.box_crop:
             for name in self.dataset.manifest["splits"]:
                 pipeline.check_boxes(self.dataset.split(name))
+
+    def _check_pretrained(self):
+        """Refuses runs to start from that do not fit; one that goes on has no need of them."""
+        for name, (run_dir, _) in getattr(self.recipe, "pretrained", {}).items():
+            theirs = Path(run_dir) / TEXT_ENCODER
+            if self.text_encoder is not None and theirs.is_dir():
+                one, other = (run.recipe.text_encoder.get_weights() for run in (self.text_encoder, load(theirs)))
+                if checkpoints.fingerprint(one) != checkpoints.fingerprint(other):
+                    raise UserError(
+                        f"{run_dir}, where {name} comes from, was trained on another text encoder than that of "
+                        f"--text_encoder_run={self.training.text_encoder_run}: give {theirs}"
+                    )
 
     def _check_words(self):
         """Captions are read by the words of another run: each must have one, and what is left out is said."""
@@ -325,7 +338,8 @@ def _recorders(session: Session, run_dir: Path, start: int, keeper, writer, best
 
 
 def _load_pretrained(session: Session) -> None:
-    """The weights that a fresh run starts from: those of --init_from, and parts the paper takes from other runs."""
+    """The weights that a fresh run starts from: those of --init_from, and parts the paper takes from other runs, as
+    these would draw or encode with them."""
     networks = session.recipe.networks
     if session.training.init_from:
         checkpoints.load_weights(session.training.init_from, networks)
@@ -333,7 +347,13 @@ def _load_pretrained(session: Session) -> None:
         session.recipe.start()
     for name, (run_dir, theirs) in getattr(session.recipe, "pretrained", {}).items():
         network, *parts = name.split(".")
-        checkpoints.load_weights(run_dir, {theirs: functools.reduce(getattr, parts, networks[network])})
+        part = functools.reduce(getattr, parts, networks[network])
+        if RunConfig.read(run_dir).hyperparameters["ema_decay"]:
+            averaged = load(run_dir).recipe.networks[theirs]
+            for ours, average in zip(part.variables, averaged.variables, strict=True):
+                ours.assign(average)
+        else:
+            checkpoints.load_weights(run_dir, {theirs: part})
 
 
 def _as_interrupt(signum, frame):

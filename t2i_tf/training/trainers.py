@@ -267,11 +267,13 @@ class GanTrainer(_Trainer):
 
     def _in_parts(self, parts):
         """As `_at_once`, with less memory: the generator draws the pictures of every part twice, first for the
-        discriminators and, when these are updated, with a tape, so that the layers of one part alone are kept. Its
-        running statistics move with the second."""
+        discriminators and, when these are updated, with a tape, so that the layers of one part alone are kept. The
+        running statistics of all that draws move with the second."""
         recipe, logs = self.recipe, {}
         parts = [(part, recipe.condition(part), noise) for part, noise in parts]
-        moving = recipe.generator.non_trainable_variables
+        drawing = [network for name, network in recipe.networks.items() if name not in recipe.discriminators]
+        # By name: of a frozen network every weight is one that is not trained.
+        moving = [v for n in drawing for v in n.non_trainable_variables if v.name in ("moving_mean", "moving_variance")]
         before = statistics = [tf.identity(variable.value) for variable in moving]
         shown = []
         for part, condition, noise in parts:

@@ -1,5 +1,6 @@
 """What StackGAN does beside being equal to the published programs, which is seen in tests/parity."""
 
+import dataclasses
 import functools
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf import losses, papers, published
+from t2i_tf.config import RunConfig, TrainConfig
 from t2i_tf.errors import UserError
 from t2i_tf.papers import stackgan
 from t2i_tf.training.trainers import GanTrainer
@@ -366,13 +368,38 @@ def test_settings_that_do_not_go_together(given, message):
         recipe(**given)
 
 
-def test_stage_2_asks_for_stage_1_when_it_is_to_be_trained():
-    """And not when it is rebuilt to draw."""
-    assert recipe().pretrained == {}
+def test_stage_2_asks_for_stage_1_when_it_is_to_be_trained_from_nothing():
+    """And not when it is rebuilt to draw, or goes on from another Stage-II."""
+    recipe().start()
     made = recipe(stage=2)
+    assert recipe().pretrained == made.pretrained == {}
     with pytest.raises(UserError, match="give --stage1_run=RUN"):
-        assert made.pretrained
-    assert recipe(stage=2, stage1_run="runs/1").pretrained == {"stage1_generator": ("runs/1", "generator")}
+        made.start()
+
+
+def stage_1(folder, paper="stackgan", **given):
+    hyperparameters = {**dataclasses.asdict(stackgan.Hyperparameters(**TINY)), **given}
+    (folder / "config.json").write_text(RunConfig(TrainConfig(paper=paper, data_dir=""), hyperparameters, {}).to_json())
+    return str(folder)
+
+
+def test_stage_2_takes_the_generator_of_stage_1(tmp_path):
+    run = stage_1(tmp_path)
+    assert recipe(stage=2, stage1_run=run).pretrained == {"stage1_generator": (run, "generator")}
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"paper": "gan_int_cls"}, "is no run of Stage-I"),
+        ({"stage": 2}, "is no run of Stage-I"),
+        ({"conditioning_activation": "linear"}, "other settings: add --conditioning_activation=linear$"),
+        ({"form": "pytorch", "noise_dim": 3}, "other settings: add --form=pytorch --noise_dim=3$"),
+    ],
+)
+def test_another_stage_1_is_refused(given, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        _ = recipe(stage=2, stage1_run=stage_1(tmp_path, **given)).pretrained
 
 
 def test_text_is_asked_for():
@@ -402,24 +429,25 @@ def large_blossoms(tmp_path_factory):
 
 
 def test_stage_2_is_trained_from_a_run_of_stage_1(blossoms, large_blossoms, text_encoder_run, tmp_path):
-    """It starts from its weights, and goes on and draws without it."""
+    """It starts from its averaged weights, and goes on, draws and is gone on from without it."""
     from PIL import Image
 
     from t2i_tf import inference, sampling
-    from t2i_tf.config import SampleConfig, TrainConfig
+    from t2i_tf.config import SampleConfig
     from t2i_tf.training import loop
 
-    def train(name, data, steps, **more):
+    def train(name, data, steps, init_from=None, **more):
         training = TrainConfig(
             paper="stackgan",
             data_dir=str(data),
             run_dir=str(tmp_path / name),
             text_encoder_run=str(text_encoder_run.path),
             steps=steps,
+            init_from=init_from,
         )
         return loop.run(training, {**TINY, "form": "pytorch", "captions_averaged": 1, **more})
 
-    train("stage1", blossoms, 1)
+    train("stage1", blossoms, 2, ema_decay=0.9)
     second = {"stage": 2, "stage1_run": str(tmp_path / "stage1")}
     train("stage2", large_blossoms, 1, **second)
     first = inference.load(tmp_path / "stage1").recipe.generator
@@ -429,6 +457,11 @@ def test_stage_2_is_trained_from_a_run_of_stage_1(blossoms, large_blossoms, text
     run = inference.load(tmp_path / "stage2")
     kept = run.recipe.stage1_generator
     for ours, theirs in zip(kept.variables, first.variables, strict=True):
+        assert ("moving" not in ours.path) == bool((ours.numpy() == theirs.numpy()).all()), ours.path
+    assert train("again", large_blossoms, 1, init_from=str(tmp_path / "stage2"), stage=2).step == 1
+    for ours, theirs in zip(
+        inference.load(tmp_path / "again").recipe.stage1_generator.variables, kept.variables, strict=True
+    ):
         assert ("moving" not in ours.path) == bool((ours.numpy() == theirs.numpy()).all()), ours.path
     small, large = run.generate(["a red flower", "a blue flower"], [0, 1])
     assert small.shape == (2, 64, 64, 3) and large.shape == (2, 256, 256, 3)

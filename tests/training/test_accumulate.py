@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf import losses
+from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.training.trainers import Execution, trainer
 
 ROWS, SIZE = 8, 4
@@ -101,6 +102,38 @@ def trained(recipe, **execution):
 def test_weights_are_those_of_the_plain_step(recipe, execution):
     for one, other in zip(trained(recipe), trained(recipe, **execution), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+class TwoStages(Gan):
+    """Its pictures come through a frozen network with a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.small = keras.Sequential([keras.Input([SIZE + 3]), BatchNormalization()], name="small")
+        self.small.trainable = False
+        self.networks["small"] = self.small
+
+    def optimizers(self, steps_per_epoch):
+        return {name: keras.optimizers.SGD(0.1) for name in ("generator", *self.discriminators)}
+
+    def generate(self, condition, noise):
+        self.small(tf.concat([noise["z"], condition], axis=-1), training=True)
+        return super().generate(condition, noise)
+
+
+def test_running_statistics_of_all_that_draws_move_once_with_every_part():
+    recipe = TwoStages()
+    made = trainer(recipe, 7, 1, Execution(accumulate=2))
+    draw = np.random.default_rng(0)
+    batch = {
+        "images": (draw.integers(0, 256, [ROWS, SIZE, SIZE, 3]).astype(np.uint8),),
+        "embedding": draw.normal(size=[ROWS, 3]).astype(np.float32),
+        "class": np.zeros(ROWS, np.int32),
+    }
+    made.train_step(tf.nest.map_structure(tf.constant, batch))
+    first, second = np.split(batch["embedding"], 2)
+    expected = 0.9 * 0.1 * first.mean(0) + 0.1 * second.mean(0)
+    np.testing.assert_allclose(recipe.small.layers[0].moving_mean[SIZE:], expected, rtol=1e-5)
 
 
 def test_a_step_that_overflows_is_left_out_and_the_scale_halved():
