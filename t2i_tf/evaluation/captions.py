@@ -13,10 +13,12 @@ pictures.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +80,16 @@ class Scorer:
         return self
 
     def __exit__(self, *_) -> None:
-        self._meteor = None  # its process ends with it
+        self._end_meteor()
+
+    def _end_meteor(self) -> None:
+        """Of one that was stopped at work, too: it keeps its lock then, for which its own end would wait for ever."""
+        if self._meteor is not None:
+            self._meteor.lock = threading.Lock()
+            self._meteor.meteor_p.kill()
+            with contextlib.suppress(BrokenPipeError):  # of what it was still to be told
+                self._meteor.meteor_p.stdin.close()
+            self._meteor = None
 
     def __call__(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
         """Scores caption i against references i, any number of one or more.
@@ -105,6 +116,8 @@ class Scorer:
             except (OSError, ValueError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 logging.warning("%s ended early (%s) and is left out; its process needs 2 GB", name, reason)
+                if name == "meteor":
+                    self._end_meteor()
                 continue
             corpus[name], each[name] = float(corpus[name]), np.asarray(values, np.float64)
         return Scores({**corpus, "images": len(captions), "tokenization": self.tokenization}, each)

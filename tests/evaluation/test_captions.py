@@ -2,7 +2,9 @@
 
 import logging
 import math
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -99,19 +101,24 @@ def test_without_java(monkeypatch, caplog):
 
 
 @needs_package
-def test_a_meteor_that_dies_takes_no_other_score_with_it(monkeypatch, caplog):
-    from pycocoevalcap.meteor import meteor
-
-    class Dying:
-        def compute_score(self, wanted, found):
-            raise BrokenPipeError("Broken pipe")
-
-    monkeypatch.setattr(meteor, "Meteor", Dying)
-    monkeypatch.setattr(shutil, "which", lambda name: "java")
-    with caplog.at_level(logging.WARNING), captions.Scorer("words") as scorer:
-        corpus = scorer(["a dog"], [["a dog"]]).corpus
-    assert "meteor ended early (BrokenPipeError: Broken pipe) and is left out" in caplog.text
-    assert "meteor" not in corpus and "cider" in corpus
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_meteor_that_dies_takes_no_other_score_with_it(tmp_path, answers):
+    """At once, or after so many answers; in a process of its own, since it must also end."""
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\n" + "read line; echo 1 2 3\n" * answers + "exit 1\n")
+    java.chmod(0o755)
+    program = (
+        "from t2i_tf.evaluation import captions\n"
+        "with captions.Scorer('words') as scorer:\n"
+        "    print(sorted(scorer(['a dog', 'a cat'], [['a dog'], ['a cat']]).each))\n"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, encoding="utf-8", timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider', 'rouge_l']\n"
+    assert "meteor ended early" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_without_the_package(monkeypatch):
