@@ -238,6 +238,28 @@ def test_karpathy_splits_that_are_missing(tmp_path):
     assert "picture folders missing: 1 (" in message and "that are not in val2015/: 1 (a.jpg)" in message
 
 
+@pytest.mark.parametrize("split", ["official", "karpathy"])
+def test_names_that_are_not_utf8(tmp_path, split):
+    """Listed, as JSON can, and not."""
+    make(tmp_path)
+    for name in (b"caf\xe9.jpg", b"th\xe9.jpg"):
+        Image.new("RGB", (8, 6)).save(os.fsdecode(os.fsencode(tmp_path / "train2014") + b"/" + name))
+    listed = os.fsdecode(b"caf\xe9.jpg")
+    edit(tmp_path, "train", lambda content: content["images"].append({"id": 7, "file_name": listed}))
+    images = [
+        {"split": "train", "filepath": "train2014", "filename": name, "sentences": [{"raw": "A caption."}]}
+        for name in (listed, file_name(2014, "train", 9))
+    ]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    problem = r"pictures whose names are not UTF-8, which a data set cannot hold: 1 (caf\xe9.jpg)"
+    assert problem in refusal(tmp_path, split=split)
+    source = read(tmp_path, split=split, allow_missing=True)
+    assert f"left out: {problem}" in source.notes and len(source.examples) == (1 if split == "karpathy" else 5)
+    if split == "official":
+        unlisted = r"1 files in train2014/ are not in captions_train2014.json and were not read (th\xe9.jpg)"
+        assert unlisted in source.notes
+
+
 @pytest.mark.skipif(not REAL, reason="T2I_REAL_DATA names no folder")
 def test_real_coco(tmp_path):
     source = read(Path(REAL, "coco"))

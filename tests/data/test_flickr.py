@@ -241,6 +241,13 @@ def test_only_these_sources_have_karpathy_splits(tmp_path):
 # The official files.
 
 
+@SOURCES
+def test_a_name_that_is_not_utf8(tmp_path, name):
+    make(tmp_path, name)
+    Image.new("RGB", (8, 6)).save(os.fsdecode(os.fsencode(tmp_path / FOLDERS[name]) + b"/caf\xe9.jpg"))
+    assert read(tmp_path, name).notes == [r"1 pictures are in no list and were not read (caf\xe9.jpg)"]
+
+
 @pytest.mark.skipif(not REAL, reason="T2I_REAL_DATA names no folder")
 def test_real_flickr8k(tmp_path):
     source = read(Path(REAL, "flickr8k"), "flickr8k")

@@ -1,9 +1,13 @@
 import json
+import os
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from t2i_tf.config import PrepareConfig
+from t2i_tf.data import records
+from t2i_tf.data.prepare import prepare
 from t2i_tf.data.sources import folder as folder_source
 from t2i_tf.errors import UserError
 
@@ -145,3 +149,30 @@ def test_pictures_without_captions(tmp_path):
     examples = read(tmp_path, captions="none").examples
     assert len(examples) == 12
     assert {example.captions for example in examples} == {()}
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """One that no line lists is noted; one that would be read is a problem, and can be left out."""
+    make(tmp_path / "in", numbered(2))
+    (tmp_path / "in" / "000.png").rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.png"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "000.png")
+    options = PrepareConfig(source="folder", source_dir=str(tmp_path / "in"), data_dir=str(tmp_path / "out"), workers=1)
+    prepare(options, progress=lambda done, total: None)
+    unlisted = r"1 pictures are not in captions.jsonl and were not read (caf\xe9.png)"
+    assert unlisted in records.Dataset.open(tmp_path / "out").manifest["notes"]
+
+    (tmp_path / "in" / "captions.jsonl").unlink()
+    problem = r"pictures whose names are not UTF-8, which a data set cannot hold: 1 (caf\xe9.png)"
+    assert problem in refusal(tmp_path / "in", captions="none")
+    options = replace(options, captions="none", allow_missing=True, data_dir=str(tmp_path / "without"))
+    prepare(options, progress=lambda done, total: None)
+    manifest = records.Dataset.open(tmp_path / "without").manifest
+    assert f"left out: {problem}" in manifest["notes"]
+    assert sum(split["images"] for split in manifest["splits"].values()) == 2
+
+
+def test_a_source_dir_that_is_not_utf8(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(folder)
+    with pytest.raises(UserError, match=r"caf\\xe9: the path is not UTF-8"):
+        read(folder, captions="none")

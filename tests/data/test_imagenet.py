@@ -1,4 +1,5 @@
 import io
+import os
 import re
 from pathlib import Path
 
@@ -166,3 +167,14 @@ def test_prepared_without_saying_that_there_are_no_captions(tmp_path, capsys):
         assert np.abs(np.asarray(stored, int) - np.asarray(source, int)).mean() < 4
     prepare(options)
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    make(tmp_path, imagenet.CAT)
+    Image.new("RGB", (8, 8)).save(os.fsdecode(os.fsencode(tmp_path / "n02123045") + b"/caf\xe9.JPEG"), "JPEG")
+    Path(os.fsdecode(os.fsencode(tmp_path / "n02123045") + b"/th\xe9.txt")).touch()
+    problem = r"pictures whose names are not UTF-8, which a data set cannot hold: 1 (n02123045/caf\xe9.JPEG)"
+    assert problem in refusal(tmp_path, subset="cat")
+    source = read(tmp_path, subset="cat", allow_missing=True)
+    assert len(source.examples) == 10 and all(example.name.encode() for example in source.examples)
+    assert f"left out: {problem}" in source.notes and r"are no pictures by name (th\xe9.txt)" in " ".join(source.notes)

@@ -7,6 +7,7 @@ it finds wrong it gathers in a `Problems` and settles at once, so that one messa
 from __future__ import annotations
 
 import importlib
+import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ SOURCES = {
 
 WITHOUT_CAPTIONS = frozenset({"imagenet", "lsun"})
 """Sources that have none: --captions=none goes without saying."""
+
+NOT_UTF8 = "pictures whose names are not UTF-8, which a data set cannot hold"
 
 WITH_KARPATHY_SPLITS = frozenset({"coco", "flickr30k", "flickr8k"})
 
@@ -91,9 +94,14 @@ class Problems:
         return [f"left out: {line}" for line in lines]
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name was UTF-8 on the disk."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """-> "a, b, c and 12 more"."""
-    shown = ", ".join(names[:limit])
+    """-> "a, b, c and 12 more"; bytes that are not UTF-8 as \\xe9."""
+    shown = os.fsencode(", ".join(names[:limit])).decode("utf-8", "backslashreplace")
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
 
 
@@ -103,7 +111,9 @@ def source_folder(options) -> Path:
         raise UserError(f"--source_dir is missing: --source={options.source} reads the folder of the official files")
     folder = Path(options.source_dir)
     if not folder.is_dir():
-        raise UserError(f"--source_dir={folder}: no such folder")
+        raise UserError(f"--source_dir={some([str(folder)])}: no such folder")
+    if not is_utf8(os.path.realpath(folder)):
+        raise UserError(f"--source_dir={some([str(folder)])}: the path is not UTF-8, rename its folders")
     return folder
 
 

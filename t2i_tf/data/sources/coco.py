@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from t2i_tf.data.sources import Example, Problems, Source, evenly, karpathy, read_text, some, source_folder
+from t2i_tf.data.sources import (
+    NOT_UTF8,
+    Example,
+    Problems,
+    Source,
+    evenly,
+    is_utf8,
+    karpathy,
+    read_text,
+    some,
+    source_folder,
+)
 from t2i_tf.errors import UserError
 
 YEARS = (2014, 2017)
@@ -66,7 +77,9 @@ def read(options) -> Source:
         beyond = 0
         for number, file in listed:
             captions = annotations.captions.get(number, []) if with_captions else []
-            if with_captions and not captions:
+            if not is_utf8(file):
+                problems.add(NOT_UTF8, [file])
+            elif with_captions and not captions:
                 problems.add(f"pictures of {path.name} without a caption", [file])
             elif file in on_disk:
                 beyond += len(captions[CAPTIONS_PER_IMAGE:])

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from t2i_tf.data.sources import Example, Problems, Source, evenly, read_text, some, source_folder
+from t2i_tf.data.sources import NOT_UTF8, Example, Problems, Source, evenly, is_utf8, read_text, some, source_folder
 from t2i_tf.errors import UserError
 
 CAPTIONS_FILE = "captions.jsonl"
@@ -52,6 +52,7 @@ def read(options) -> Source:
     with_captions = options.captions == "required"
     on_disk = _pictures(folder)
     notes: list[str] = []
+    problems = Problems()
     if path.is_file() or with_captions:
         entries, ignored = _parse(path)
         if ignored:
@@ -60,11 +61,11 @@ def read(options) -> Source:
         if unlisted:
             notes.append(f"{len(unlisted):,} pictures are not in {CAPTIONS_FILE} and were not read ({some(unlisted)})")
     else:
-        entries = {name: _Entry(0, None, None, None) for name in on_disk}
-    if not entries:
+        entries = {name: _Entry(0, None, None, None) for name in on_disk if is_utf8(name)}
+        problems.add(NOT_UTF8, [name for name in on_disk if not is_utf8(name)])
+    if not (entries or on_disk):
         raise UserError(f"{folder} holds no picture: --source_dir is a folder of pictures and {CAPTIONS_FILE}")
 
-    problems = Problems()
     problems.add(
         "pictures missing", [f"{name}, line {entries[name].line}" for name in entries if not (folder / name).is_file()]
     )

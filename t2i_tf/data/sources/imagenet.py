@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from t2i_tf.data.sources import Example, Problems, Source, evenly, some, source_folder
+from t2i_tf.data.sources import NOT_UTF8, Example, Problems, Source, evenly, is_utf8, some, source_folder
 from t2i_tf.errors import UserError
 
 DOG = tuple(f"n{number:08d}" for number in (
@@ -73,9 +73,11 @@ def read(options) -> Source:
             if len(files) > len(pictures):
                 others = sorted(set(files) - set(pictures))
                 notes.append(f"{len(others):,} files of {folder / synset} are no pictures by name ({some(others)})")
+            problems.add(NOT_UTF8, [f"{synset}/{file}" for file in pictures if not is_utf8(file)])
             examples += [
                 Example(split, f"{synset}/{os.path.splitext(file)[0]}", (), synset, f"{folder}/{synset}/{file}")
                 for file in pictures
+                if is_utf8(file)
             ]
     notes = problems.settle(root, options.allow_missing) + notes
     info = {

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from t2i_tf.data.sources import Example, Problems, Source, evenly, read_text, some
+from t2i_tf.data.sources import NOT_UTF8, Example, Problems, Source, evenly, is_utf8, read_text, some
 from t2i_tf.errors import UserError
 
 SPLITS = ("train", "val", "test", "restval")
@@ -46,6 +46,9 @@ def read(options, path: Path, data_set: str, folder: Callable[[str], Path]) -> S
             problems.add("picture folders missing", [] if place.is_dir() else [place])
         if file not in on_disk[place]:
             problems.add(f"pictures of {path.name} that are not in {place.name}/", [file])
+            continue
+        if not is_utf8(file):
+            problems.add(NOT_UTF8, [file])
             continue
         beyond += len(captions[CAPTIONS_PER_IMAGE:]) if with_captions else 0
         kept = tuple(captions[:CAPTIONS_PER_IMAGE]) if with_captions else ()
