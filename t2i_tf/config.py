@@ -101,6 +101,11 @@ class PrepareConfig:
     resample: str = option(
         "bilinear", "resampling filter; all are anti-aliased", choices=("box", "bilinear", "bicubic", "lanczos")
     )
+    stretch_contrast: bool = option(
+        False,
+        "stretch the values of each picture to 0 to 255, all channels together and before it is resized, as happened "
+        "to the published pictures of StackGAN (tensorflow form)",
+    )
     split: str = option(
         "class_disjoint",
         "class_disjoint: test classes are never trained on (the papers' zero-shot "

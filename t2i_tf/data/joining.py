@@ -143,6 +143,7 @@ def _manifest(
         "resize": options.resize,
         "resample": options.resample,
         "quality": options.quality,
+        "stretch_contrast": options.stretch_contrast,
         "image_channels": 3,
         "splits": dict(splits),
         "classes": list(classes),

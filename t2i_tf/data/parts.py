@@ -152,8 +152,10 @@ def save(folder: Path, record: Mapping) -> None:
 
 
 def differences(old: Mapping, new: Mapping) -> list[str]:
-    """Values that differ, as "name=old (asked for: new)". What `old` does not know is not held against it."""
-    return [f"{name}={old[name]} (asked for: {value})" for name, value in new.items() if old.get(name, value) != value]
+    """Values that differ, as "name=old (asked for: new)". What `old` does not know is not held against it, but that it
+    was without what is now switched on."""
+    found = [(name, old.get(name, False if value is True else value), value) for name, value in new.items()]
+    return [f"{name}={before} (asked for: {value})" for name, before, value in found if before != value]
 
 
 def _locked(file) -> bool:

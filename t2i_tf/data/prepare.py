@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from t2i_tf.config import PrepareConfig
 
 _OPTIONS = (
-    "source", "source_dir", "image_size", "crop", "resize", "resample", "quality", "split", "subset", "captions",
-    "allow_missing", "num_images", "seed", "shard_megabytes", "part_images", "embeddings",
+    "source", "source_dir", "image_size", "crop", "resize", "resample", "quality", "stretch_contrast", "split",
+    "subset", "captions", "allow_missing", "num_images", "seed", "shard_megabytes", "part_images", "embeddings",
 )  # fmt: skip
 """The options that decide what is written; the others say where and how fast."""
 
@@ -77,7 +77,7 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
     outline = _Outline.of(examples)
     all_parts = parts.cut(outline.positions, options.part_images)
     shared = parts.share(all_parts, options.part)
-    rules = StorageRules(**{name: resolved[name] for name in ("image_size", "crop", "resize", "resample", "quality")})
+    rules = StorageRules(**{field.name: resolved[field.name] for field in fields(StorageRules)})
     if options.embeddings is not None:
         for split, positions in outline.positions.items():
             path = Path(options.embeddings, split, "filenames.pickle")

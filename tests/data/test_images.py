@@ -18,11 +18,12 @@ from t2i_tf.data.images import (
     opened,
     store,
     stored_size,
+    stretched,
 )
 
 
-def rules(image_size=None, crop="none", resize="square", resample="bilinear", quality=95):
-    return StorageRules(image_size, crop, resize, resample, quality)
+def rules(image_size=None, crop="none", resize="square", resample="bilinear", quality=95, stretch_contrast=False):
+    return StorageRules(image_size, crop, resize, resample, quality, stretch_contrast)
 
 
 def noise(height, width, channels=3, seed=0):
@@ -38,6 +39,34 @@ def save(path, array_or_image, **options):
 
 def pixels(stored):
     return np.asarray(Image.open(io.BytesIO(stored.jpeg)))
+
+
+def test_contrast_is_stretched_by_hand():
+    """Of values 10 to 110 a step is 2.55; a flat picture becomes black, as SciPy has it."""
+    picture = np.array([[[10, 20, 30], [58, 110, 50]]], np.uint8)
+    np.testing.assert_array_equal(stretched(Image.fromarray(picture)), [[[0, 26, 51], [122, 255, 102]]])
+    assert not np.asarray(stretched(Image.new("RGB", (3, 2), (9, 9, 9)))).any()
+
+
+def test_contrast_is_stretched_between_crop_and_resize(tmp_path):
+    """The window of the box leaves the first and last rows out, which are darker and brighter than the others."""
+    picture = noise(16, 16) // 4 + 60
+    picture[0], picture[-1] = 0, 255
+    path, box = save(tmp_path / "a.png", picture), (3.0, 3.0, 9.0, 9.0)
+    left, top, right, bottom = box_window(box, 16, 16)
+    inside = picture[top:bottom, left:right].astype(float)
+    by_hand = np.floor((inside - inside.min()) * 255 / (inside.max() - inside.min()) + 0.5).astype(np.uint8)
+    wanted = store(save(tmp_path / "b.png", by_hand), None, rules(8))
+    assert inside.min() > 0 and inside.max() < 255
+    assert store(path, box, rules(8, crop="box", stretch_contrast=True)).jpeg == wanted.jpeg
+    assert store(path, box, rules(8, crop="box")).jpeg != wanted.jpeg
+
+
+def test_what_needs_no_stretching_keeps_its_bytes(tmp_path):
+    picture = np.full((8, 8, 3), 128, np.uint8)
+    picture[:4], picture[4:] = 0, 255
+    path = save(tmp_path / "a.jpg", picture, quality=100)
+    assert store(path, None, rules(stretch_contrast=True)).jpeg == (tmp_path / "a.jpg").read_bytes()
 
 
 def test_box_window_by_hand():

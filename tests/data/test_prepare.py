@@ -149,6 +149,12 @@ def test_the_same_command_again(options, capsys):
     assert before == {path.name: path.stat().st_mtime_ns for path in Path(options.data_dir).iterdir()}
     message = refusal(change(options, image_size=32, seed=1))
     assert "image_size=16 (asked for: 32), seed=0 (asked for: 1)" in message
+    manifest = Path(options.data_dir, "dataset.json")
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    assert content["stretch_contrast"] is False and not content["options"].pop("stretch_contrast")
+    manifest.write_text(json.dumps(content), encoding="utf-8")  # as of a time that knew no such option
+    assert "stretch_contrast=False (asked for: True)" in refusal(change(options, stretch_contrast=True))
+    prepare(options)
     next(Path(options.data_dir).glob("*.tfrecord")).unlink()
     assert "is missing" in refusal(options)
 
