@@ -113,10 +113,11 @@ class RPrecision:
             raise UserError(
                 f"--metrics=r_precision: {given} holds no encoder of pictures: give --damsm_run=RUN of a DAMSM"
             )
-        if len(source.captions) <= metrics.CANDIDATES:
+        others = _fewest_others(split)
+        if others < metrics.CANDIDATES - 1:
             raise UserError(
-                f"--metrics=r_precision: split {split.name} of {split.dataset.path} has {len(source.captions)} "
-                f"captions, {metrics.CANDIDATES} others are needed: give another --split or --data_dir"
+                f"--metrics=r_precision: split {split.name} of {split.dataset.path} has {others} captions of other "
+                f"pictures, {metrics.CANDIDATES - 1} are needed: give another --split or --data_dir"
             )
         self.source, self.encoder, self.seed = source, options.damsm_run or "the run's own", options.seed
         self._groups = np.repeat(np.arange(split.num_images), split.caption_counts)
@@ -135,13 +136,11 @@ class RPrecision:
     def results(self) -> dict[str, dict]:
         """ "r_precision" -> what its line says."""
         folds = min(FOLDS, self.source.count)
+        candidates = metrics.drawn_candidates(self.source.own, self._groups, seed=self.seed)
+        looked_at, places = np.unique(candidates, return_inverse=True)
+        vectors = self.judge.encode([self.source.captions[place] for place in looked_at])
         scores = metrics.r_precision(
-            np.concatenate(self._vectors),
-            self.source.own,
-            self.judge.encode(self.source.captions),
-            self._groups,
-            folds=folds,
-            seed=self.seed,
+            np.concatenate(self._vectors), vectors, places.reshape(candidates.shape), folds=folds
         )
         return {
             "r_precision": {
@@ -154,6 +153,16 @@ class RPrecision:
                 "trained_against_encoder": self._flattered,
             }
         }
+
+
+def tells_captions(split: records.Split) -> bool:
+    """Whether R-precision has enough captions of other pictures to tell each picture's own from."""
+    return bool(split.num_images) and _fewest_others(split) >= metrics.CANDIDATES - 1
+
+
+def _fewest_others(split: records.Split) -> int:
+    """Captions of other pictures, beside the picture that has the most."""
+    return int(split.caption_counts.sum() - split.caption_counts.max())
 
 
 def attention_figure(run: Run, split: records.Split, count: int) -> np.ndarray:

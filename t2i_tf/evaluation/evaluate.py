@@ -116,7 +116,7 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "caption_fidelity": captions_go_in and split.dataset.manifest["name"] == "blossoms",
         "retrieval": alignment.has_classes(split),
         "recall": has_captions,
-        "r_precision": captions_go_in and split.caption_offsets[-1] > metrics.CANDIDATES,
+        "r_precision": captions_go_in and alignment.tells_captions(split),
         "diversity": captions_go_in or not run.takes_text,
         "accuracy": hasattr(run.recipe, "classify"),
         "word_precision": has_captions,

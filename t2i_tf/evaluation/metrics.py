@@ -156,55 +156,63 @@ def nearest_rows(queries: np.ndarray, parts: Iterable[np.ndarray], count: int) -
     return np.sqrt(np.maximum(best, 0)), rows
 
 
-def r_precision(
-    image_vectors: np.ndarray,
-    own: np.ndarray,
-    caption_vectors: np.ndarray,
-    caption_groups: np.ndarray,
-    *,
-    candidates: int = CANDIDATES,
-    folds: int = 10,
-    seed: int = 0,
-) -> dict[str, float]:
-    """R-precision with R = 1 (AttnGAN, section 4): is a picture's own caption the one of `candidates` nearest to it?
-
-    The others are mismatching captions, drawn anew for each picture, without replacement; near is a large cosine. A
-    picture for which k captions, its own among them, are equally near counts 1/k, so that an encoder that gives
-    everything the same vector scores no better than chance. The authors published no program for it.
+def drawn_candidates(
+    own: np.ndarray, caption_groups: np.ndarray, candidates: int = CANDIDATES, seed: int = 0
+) -> np.ndarray:
+    """Captions from which R-precision tells the own ones: mismatching ones, drawn anew for each, without replacement.
 
     Args:
-        image_vectors: [N, D] of generated pictures; own: int [N], the place of each one's caption in caption_vectors.
-        caption_vectors: [M, D]; caption_groups: int [M]: a caption matches its whole group (the captions of one real
-            picture, or of one class), from which no other candidates are drawn.
-        folds: the pictures are split into so many, in their order.
+        own: int [N], the places of the own captions; caption_groups: int [M]: a caption matches its whole group (the
+            captions of one real picture, or of one class), from which no other candidates are drawn.
 
-    Returns r_precision and r_precision_deviation, mean and standard deviation (divisor `folds`) over the folds, and
-    r_precision_of_chance, 1 / candidates.
-
-    Raises ValueError when there are fewer pictures than folds, or a group leaves too few others.
+    Returns places int [N, candidates], the own one last. Raises ValueError when a group leaves too few others.
     """
-    if len(image_vectors) < folds:
-        raise ValueError(f"{len(image_vectors)} pictures cannot be split into {folds} folds")
     order = np.argsort(caption_groups, kind="stable")
     ordered_groups = np.asarray(caption_groups)[order]
-    images, captions = _directions(image_vectors), _directions(caption_vectors)
     rng = np.random.Generator(np.random.Philox(seed))
-    hits = np.zeros(len(images))
-    for row, (image, caption) in enumerate(zip(images, np.asarray(own), strict=True)):
+    found = np.empty([len(own), candidates], np.int64)
+    for row, caption in zip(found, own, strict=True):
         start, end = np.searchsorted(ordered_groups, caption_groups[caption] + np.array([0, 1]))
         others = len(order) - (end - start)
         if others < candidates - 1:
             raise ValueError(f"{others} mismatching captions: {candidates - 1} are needed")
         drawn = rng.choice(others, candidates - 1, replace=False, shuffle=False)
-        drawn = order[np.where(drawn < start, drawn, drawn + end - start)]  # past the picture's own group
-        nearness = captions[np.append(drawn, caption)] @ image
+        row[:-1] = order[np.where(drawn < start, drawn, drawn + end - start)]  # past the picture's own group
+        row[-1] = caption
+    return found
+
+
+def r_precision(
+    image_vectors: np.ndarray, caption_vectors: np.ndarray, candidates: np.ndarray, folds: int = 10
+) -> dict[str, float]:
+    """R-precision with R = 1 (AttnGAN, section 4): is a picture's own caption the nearest of its candidates?
+
+    Near is a large cosine. A picture for which k captions, its own among them, are equally near counts 1/k, so that an
+    encoder that gives everything the same vector scores no better than chance. The authors published no program for it.
+
+    Args:
+        image_vectors: [N, D] of generated pictures; caption_vectors: [M, D].
+        candidates: int [N, K], places in caption_vectors, see `drawn_candidates`.
+        folds: the pictures are split into so many, in their order.
+
+    Returns r_precision and r_precision_deviation, mean and standard deviation (divisor `folds`) over the folds, and
+    r_precision_of_chance, 1 / K.
+
+    Raises ValueError when there are fewer pictures than folds.
+    """
+    if len(image_vectors) < folds:
+        raise ValueError(f"{len(image_vectors)} pictures cannot be split into {folds} folds")
+    images, captions = _directions(image_vectors), _directions(caption_vectors)
+    hits = np.zeros(len(images))
+    for row, (image, places) in enumerate(zip(images, candidates, strict=True)):
+        nearness = captions[places] @ image
         nearest = nearness > nearness.max() - 1e-12
         hits[row] = nearest[-1] / nearest.sum()
     scores = [fold.mean() for fold in np.array_split(hits, folds)]
     return {
         "r_precision": float(np.mean(scores)),
         "r_precision_deviation": float(np.std(scores)),
-        "r_precision_of_chance": 1.0 / candidates,
+        "r_precision_of_chance": 1.0 / candidates.shape[1],
     }
 
 

@@ -1,16 +1,20 @@
 """Scores of trained encoders: on real runs of the smallest sizes."""
 
+import json
 import logging
+import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from t2i_tf import inference
 from t2i_tf.config import EvaluateConfig, PrepareConfig
-from t2i_tf.data import prepare, records
+from t2i_tf.data import records
+from t2i_tf.data.prepare import prepare
 from t2i_tf.data.sources import blossoms as drawn
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import alignment, evaluate, fidelity, metrics
+from t2i_tf.evaluation import alignment, evaluate, fidelity, metrics, sources
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +22,7 @@ def split(tmp_path_factory):
     """16 test pictures with 160 captions."""
     folder = tmp_path_factory.mktemp("data") / "blossoms"
     options = PrepareConfig(source="blossoms", data_dir=str(folder), num_images=176, workers=1)
-    return records.Dataset.open(prepare.prepare(options, progress=lambda done, total: None)).split("test")
+    return records.Dataset.open(prepare(options, progress=lambda done, total: None)).split("test")
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +100,42 @@ def test_other_generators_can_be_judged_at_other_sizes(gan_run, damsm_run, split
     assert score["images"] == score["folds"] == 3 and not score["trained_against_encoder"]
 
 
+def test_r_precision_encodes_no_caption_that_it_does_not_look_at(attngan, split, monkeypatch):
+    """And scores as if all were encoded."""
+    encode, encoded = attngan.encode, []
+    monkeypatch.setattr(attngan, "encode", lambda captions: encoded.append(captions) or encode(captions))
+    alone = evaluate.evaluate(attngan, "r_precision", split, EvaluateConfig(num_images=1))
+    assert [len(captions) for captions in encoded] == [100] and alone["captions"] == 160
+    score = evaluate.evaluate(attngan, "r_precision", split, EvaluateConfig(num_images=20, seed=1))
+    source = sources.Drawn(attngan, split, 20, 1, "r_precision")
+    pictures = np.concatenate([attngan.encode_pictures(images) for images in source.batches()])
+    groups = np.repeat(np.arange(split.num_images), split.caption_counts)
+    candidates = metrics.drawn_candidates(source.own, groups, seed=1)
+    wanted = metrics.r_precision(pictures, encode(source.captions), candidates)
+    assert wanted.items() <= score.items()
+
+
+def test_captions_of_the_own_picture_are_not_enough(attngan, tmp_path):
+    """Of 160 captions the picture with most leaves 62."""
+    lines = []
+    for name, count in (("many.png", 62), ("few.png", 98)):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+        captions = [f"a red flower {i}" for i in range(count)]
+        lines.append(json.dumps({"image": name, "captions": captions, "split": "test"}))
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    options = PrepareConfig(source="folder", source_dir=str(tmp_path), data_dir=str(tmp_path / "set"), workers=1)
+    split = records.Dataset.open(prepare(options, progress=lambda done, total: None)).split("test")
+    assert "r_precision" not in evaluate.fitting(attngan, split)
+    with pytest.raises(UserError, match="62 captions of other pictures, 99 are needed"):
+        evaluate.evaluate(attngan, "r_precision", split, EvaluateConfig())
+    enough = types.SimpleNamespace(num_images=2, caption_counts=np.array([120, 99]))
+    assert alignment.tells_captions(enough)
+
+
 def test_what_cannot_be_judged_is_refused(attngan, damsm, gan_run, blossoms):
     few = records.Dataset.open(blossoms).split("test")
     assert "r_precision" not in evaluate.fitting(attngan, few)
-    with pytest.raises(UserError, match="60 captions, 100 others are needed"):
+    with pytest.raises(UserError, match="50 captions of other pictures, 99 are needed"):
         evaluate.evaluate(attngan, "r_precision", few, EvaluateConfig())
     with pytest.raises(UserError, match="this is one of damsm"):
         evaluate.evaluate(damsm, "r_precision", few, EvaluateConfig())

@@ -183,12 +183,17 @@ def test_a_row_is_at_no_distance_from_itself_far_from_the_origin():
     assert distances[:, 0].max() < 0.01 < 30 < distances[:, 1].min()
 
 
+def r_precision(images, own, captions, groups, candidates=100, folds=10, seed=0):
+    drawn = metrics.drawn_candidates(own, groups, candidates, seed)
+    return metrics.r_precision(images, captions, drawn, folds)
+
+
 def test_r_precision_by_hand():
     # two captions, each the other's only rival; of four pictures the first three are nearest to their own
     captions, groups = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([4, 7])
     images = np.array([[3.0, 1.0], [1.0, 5.0], [2.0, 0.0], [1.0, 2.0]])
     own = np.array([0, 1, 0, 0])
-    scores = metrics.r_precision(images, own, captions, groups, candidates=2, folds=2)
+    scores = r_precision(images, own, captions, groups, candidates=2, folds=2)
     # folds: 1 and 1/2
     assert scores == {"r_precision": 0.75, "r_precision_deviation": 0.25, "r_precision_of_chance": 0.5}
 
@@ -196,7 +201,7 @@ def test_r_precision_by_hand():
 def test_r_precision_is_of_cosines():
     captions, groups = np.array([[1.0, 0.0], [50.0, 50.0]]), np.array([0, 1])
     images = np.array([[2.0, 0.5]])  # the longer caption has the larger dot product
-    assert metrics.r_precision(images, [0], captions, groups, candidates=2, folds=1)["r_precision"] == 1.0
+    assert r_precision(images, [0], captions, groups, candidates=2, folds=1)["r_precision"] == 1.0
 
 
 def test_captions_of_the_own_group_are_no_rivals():
@@ -205,7 +210,7 @@ def test_captions_of_the_own_group_are_no_rivals():
     directions = np.eye(6)
     captions = directions[groups] + 0.3 * rng.normal(size=(60, 6)) * (np.arange(60) % 10 > 0)[:, None]
     own = np.arange(60)[np.arange(60) % 10 == 3]  # others of the group are nearer to the picture
-    scores = metrics.r_precision(directions, own, captions, groups, candidates=51, folds=3)
+    scores = r_precision(directions, own, captions, groups, candidates=51, folds=3)
     shares = [c[i] / np.linalg.norm(c) for i, c in enumerate(captions[own])]
     rivals = [np.max(captions[groups != i][:, i] / np.linalg.norm(captions[groups != i], axis=1)) for i in range(6)]
     assert scores["r_precision"] == pytest.approx(np.mean([s > r for s, r in zip(shares, rivals, strict=True)]))
@@ -216,18 +221,18 @@ def test_candidates_are_drawn_evenly_from_the_mismatching_captions():
     captions = np.array([[1.0, 0.1], *[[0.0, 1.0]] * 7, [1.0, 0.0]])
     groups = np.array([20, *range(7), 9])
     images, own = np.tile([[1.0, 0.0]], (4000, 1)), np.zeros(4000, int)
-    some = metrics.r_precision(images, own, captions, groups, candidates=2, seed=1)
+    some = r_precision(images, own, captions, groups, candidates=2, seed=1)
     assert some["r_precision"] == pytest.approx(7 / 8, abs=0.02) and some["r_precision_deviation"] > 0
-    assert some == metrics.r_precision(images, own, captions, groups, candidates=2, seed=1)
-    assert some != metrics.r_precision(images, own, captions, groups, candidates=2, seed=2)
-    assert metrics.r_precision(images, own, captions, groups, candidates=9)["r_precision"] == 0.0
+    assert some == r_precision(images, own, captions, groups, candidates=2, seed=1)
+    assert some != r_precision(images, own, captions, groups, candidates=2, seed=2)
+    assert r_precision(images, own, captions, groups, candidates=9)["r_precision"] == 0.0
 
 
 def test_an_encoder_that_says_always_the_same_scores_chance():
     groups = np.arange(150)
-    scores = metrics.r_precision(np.ones((40, 3)), np.arange(40), np.ones((150, 3)), groups)
+    scores = r_precision(np.ones((40, 3)), np.arange(40), np.ones((150, 3)), groups)
     assert scores["r_precision"] == pytest.approx(0.01) and scores["r_precision_deviation"] == pytest.approx(0)
-    nothing = metrics.r_precision(np.zeros((40, 3)), np.arange(40), np.ones((150, 3)), groups)
+    nothing = r_precision(np.zeros((40, 3)), np.arange(40), np.ones((150, 3)), groups)
     assert nothing["r_precision"] == pytest.approx(0.01)
 
 
@@ -236,7 +241,14 @@ def test_an_encoder_that_says_always_the_same_scores_chance():
 )
 def test_r_precision_needs_enough_of_both(images, captions, message):
     with pytest.raises(ValueError, match=message):
-        metrics.r_precision(np.ones((images, 2)), np.zeros(images, int), np.ones((captions, 2)), np.arange(captions))
+        r_precision(np.ones((images, 2)), np.zeros(images, int), np.ones((captions, 2)), np.arange(captions))
+
+
+def test_candidates_are_those_of_before():
+    """Scores stay comparable: these were drawn by the program of version 1."""
+    groups = np.repeat(np.arange(4), 3)
+    drawn = metrics.drawn_candidates(np.array([5, 0]), groups, candidates=5, seed=3)
+    np.testing.assert_array_equal(drawn, [[6, 0, 2, 1, 5], [6, 4, 10, 11, 0]])
 
 
 def test_recall_by_hand():
