@@ -124,6 +124,8 @@ class Recipe:
             raise UserError(f"--embedding_dim={hp.embedding_dim}: each direction has half of it, give an even number")
         if not 0.0 <= hp.dropout < 1.0:
             raise UserError(f"--dropout={hp.dropout}: give a number from 0 to below 1")
+        if hp.decay <= 0.0:
+            raise UserError(f"--decay={hp.decay}: the learning rate is multiplied by it, give a number above 0")
         if hp.trunk_run is not None and hp.image_encoder != "conv":
             raise UserError(f"--trunk_run={hp.trunk_run} goes with --image_encoder=conv: add that, or leave it out")
         if not context.vocabulary_size:

@@ -165,3 +165,5 @@ def test_a_fresh_run_needs_weights_of_inception():
     made.image_encoder.layout = made.image_encoder.source = "inception"
     with pytest.raises(UserError, match="--image_encoder=inception names no weights to start from: give keras"):
         made.start()
+        ({"decay": 0.0}, "--decay=0.0: .* give a number above 0"),
+        ({"decay": -0.5}, "--decay=-0.5: .* give a number above 0"),
