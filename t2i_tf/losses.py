@@ -193,7 +193,7 @@ def damsm_losses(similarities: dict, own: tf.Tensor, classes: tf.Tensor, gamma3:
         classes: int [B]; other captions and pictures of one's class are left out. -1 is no class.
     """
     of_own = tf.gather(classes, own)
-    same_class = (of_own[:, None] == classes) & (of_own[:, None] >= 0)
+    same_class = (of_own[:, None] == classes) & (of_own[:, None] != -1)
     terms = {}
     for kind, table in similarities.items():
         terms[f"{kind}_of_image"] = matching_loss(tf.gather(table, own), own, same_class, gamma3)

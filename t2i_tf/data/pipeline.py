@@ -131,8 +131,9 @@ def batches(
             trains on. The blocks together are the batch that one worker would get.
 
     Returns a dataset of dicts: "images" and "wrong_images" (tuples of uint8 [B,S,S,3], small to large), "class" int32
-    [B], "embedding" float32 [B,captions,D], "characters" int32 [B,captions,201], "words" int32 [B,captions,words] with
-    "word_lengths" int32 [B,captions], "features" float32 [B,F], "annotations" float16 [B,L,D].
+    [B] (a picture without one is a class of its own, below -1), "embedding" float32 [B,captions,D], "characters" int32
+    [B,captions,201], "words" int32 [B,captions,words] with "word_lengths" int32 [B,captions], "features" float32 [B,F],
+    "annotations" float16 [B,L,D].
     """
     captions = request.captions if request.text else 0
     sampler = Sampler(
@@ -168,7 +169,8 @@ def batches(
             feature = np.asarray(features[plan.images, view], np.float32)
         if annotations is not None:
             feature = np.asarray(annotations[plan.images], np.float16)
-        classes = split.class_ids[plan.images].astype(np.int32)
+        classes = split.class_ids[plan.images]
+        classes = np.where(classes < 0, -2 - plan.images, classes).astype(np.int32)
         augmentation = plan.augmentation if request.augmentation else np.tile(CENTRE, (batch_size, 1))
         return rows, wrong, augmentation, plan.wrong_augmentation, plan.captions, classes, embedding, feature
 

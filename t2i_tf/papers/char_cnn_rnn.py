@@ -266,7 +266,7 @@ class Recipe:
         images = self.encode_images(batch, training=True)
         all_texts, all_images = replicas.gather(texts), replicas.gather(images)
         matching = replicas.own_positions(tf.shape(texts)[0])
-        same_class = (batch["class"][:, None] == replicas.gather(batch["class"])) & (batch["class"][:, None] >= 0)
+        same_class = (batch["class"][:, None] == replicas.gather(batch["class"])) & (batch["class"][:, None] != -1)
         image_loss = losses.structured_joint_embedding_loss(images, all_texts, matching, same_class)
         text_loss = losses.structured_joint_embedding_loss(texts, all_images, matching, same_class)
         loss = image_loss + text_loss if self.hyperparameters.symmetric else image_loss
