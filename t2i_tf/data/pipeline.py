@@ -7,6 +7,7 @@ The order and every augmentation are planned by `t2i_tf.data.sampling`, so the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import tensorflow as tf
@@ -238,6 +239,14 @@ def batches(
 
 def _lengths(split: records.Split) -> np.ndarray:
     """int [all captions]: words of each."""
+def steps_of_lengths(split: records.Split, request, batch_size: int) -> int:
+    """Batches of an epoch with sampling "caption_length": the captions of each length fill batches of their own."""
+    lengths = _lengths(split)
+    counts = np.bincount(lengths[(lengths > 0) & (lengths <= request.longest_caption)])
+    return int(np.sum(-(-counts // batch_size)))
+
+
+@lru_cache(maxsize=1)
     return np.array([len(text.words(caption)) for of_image in split.captions() for caption in of_image])
 
 

@@ -16,7 +16,8 @@ Every recipe has
 * `kind`: "gan" or "supervised" - which trainer it wants;
 * `request`: the `BatchRequest` that says what a training batch holds;
 * `networks`: dict of name -> built Keras model, everything that a checkpoint keeps;
-* `steps_per_epoch(num_images) -> int`, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
+* `steps_per_epoch(num_images) -> int`, with sampling "caption_length" at least, since the lengths of captions are known
+  to the pipeline alone, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
 * `score_metrics`: names of the evaluation metrics that are computed while it trains;
 * maybe `selection`: the `Selection` whose best weights are kept, and which stops training that no longer gets better;
 * maybe `pretrained`: network name, or "name.part" of one -> (run folder, network name there), weights that a fresh run

@@ -618,7 +618,7 @@ class Recipe:
         return Selection("captions", "negative_log_likelihood", largest=False)
 
     def steps_per_epoch(self, num_images: int) -> int:
-        """Every caption once; the last batch of each length may be filled up with others of it."""
+        """Every caption once, if all batches were full; the last one of each length is filled up with others of it."""
         return max(1, -(-(self.num_captions or num_images) // self.hyperparameters.batch_size))
 
     @property

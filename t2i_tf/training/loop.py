@@ -89,7 +89,7 @@ class Session:
         keras.utils.set_random_seed(training.seed)
         with self.strategy.scope(), computing_in(training.precision):
             self.recipe = papers.get(training.paper).Recipe(hyperparameters, context)
-            self.steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images)
+            self.steps_per_epoch = self._steps_per_epoch()
             execution = devices.execution(training, self.recipe, replicas)
             self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch, execution)
         self.vocabulary = words if self.recipe.request.text == "words" else None
@@ -110,6 +110,12 @@ class Session:
         return records.Subset(split, np.flatnonzero(kept))
 
     def _check_data(self):
+    def _steps_per_epoch(self) -> int:
+        request, batch_size = self.recipe.request, self.hyperparameters.batch_size
+        if request.sampling == "caption_length":
+            return max(1, pipeline.steps_of_lengths(self.split, request, batch_size))
+        return self.recipe.steps_per_epoch(self.split.num_images)
+
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""
         self.batch_spec()
         if self.training.patience and self.selection is None:

@@ -357,3 +357,31 @@ def test_shares_of_workers_are_the_batch_of_one(blossoms):
     shares = [batch(share=(worker, 4)) for worker in range(4)]
     together = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *shares)
     equal(together, batch())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_an_epoch_of_captions_of_one_length_is_that_of_the_sampler(blossoms, batch_size):
+    """Every caption comes, and in the next batch the second time begins."""
+    split = records.Dataset.open(blossoms).split("test")
+    request = BatchRequest((16,), "caption_length", text="words", longest_caption=11, annotations=True)
+    steps = pipeline.steps_of_lengths(split, request, batch_size)
+    lengths = np.array([len(text.words(caption)) for of_one in split.captions() for caption in of_one])
+    sampler = Sampler(
+        split.class_ids,
+        split.caption_counts,
+        "caption_length",
+        batch_size,
+        caption_lengths=lengths,
+        longest_caption=11,
+    )
+
+    def seen(step):
+        made = sampler.plan(step)
+        return set((split.caption_offsets[made.images] + made.captions[:, 0]).tolist())
+
+    batches = [seen(step) for step in range(steps)]
+    wanted = set(np.flatnonzero(lengths <= 11).tolist())
+    assert set.union(*batches) == wanted and 0 < len(wanted) < len(lengths)
+    assert set.union(*batches[:-1], set()) != wanted
+    if batch_size == 1:
+        assert steps == len(wanted)
