@@ -121,9 +121,8 @@ def evaluate(out, pictures):
 
 
 def preset(out, name):
-    """At the published width and a small batch; Inception-v3 with random weights, so that nothing is downloaded."""
-    random = ["--image_encoder=random"] if name.startswith("char_cnn_rnn") else []
-    flags = (f"--flagfile={ROOT / 'flags' / name}.flags", f"--batch_size={BATCH_OF_PRESETS}", *random)
+    """At the published width and a small batch."""
+    flags = (f"--flagfile={ROOT / 'flags' / name}.flags", f"--batch_size={BATCH_OF_PRESETS}")
     return step(out, *flags, f"--data_dir={large(out)}")
 
 

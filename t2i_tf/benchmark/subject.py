@@ -131,7 +131,7 @@ class Subject:
             self.batch_size,
             seed=self.options.seed,
             embeddings=for_all(context.num_captions, context.text_dim) if request.text == "embedding" else None,
-            features=for_all(images, views, self.recipe.frozen_features.width) if views else None,
+            features=for_all(images, views, self.recipe.feature_width) if views else None,
             annotations=for_all(images, *self.recipe.annotation_shape) if request.annotations else None,
             character_rule=getattr(self.hyperparameters, "character_rule", "lower_zero"),
             vocabulary=self.split.dataset.manifest["vocabulary"] if request.text == "words" else None,
@@ -153,7 +153,7 @@ class Subject:
         if request.annotations:
             batch["annotations"] = normal(np.float16, *self.recipe.annotation_shape)
         elif request.image_views:
-            batch["features"] = normal(np.float32, self.recipe.frozen_features.width)
+            batch["features"] = normal(np.float32, self.recipe.feature_width)
         else:
             for name in ("images", "wrong_images")[: 1 + request.wrong_images]:
                 batch[name] = tuple(numbers(np.uint8, 0, 256, size, size, 3) for size in request.image_sizes)

@@ -17,7 +17,11 @@ class SeesPictures:
         return self.recipe.encode_pictures(pictures)
 
     def encode_pictures(self, pictures: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [N,S,S,3] -> their vectors float32 [N, embedding_dim], to compare with those of captions."""
+        """Pictures uint8 [N,S,S,3] -> their vectors float32 [N, embedding_dim], to compare with those of captions.
+
+        Raises UserError when a frozen network in front cannot be had.
+        """
+        _ = getattr(self.recipe, "frozen_features", None)  # loaded here: on each device it would be once more
         return devices.rows_of(self._encode_pictures, pictures)
 
     @devices.traced(reduce_retracing=True)

@@ -108,7 +108,8 @@ class BatchRequest:
     """How many captions of the image are drawn for each row."""
     captions_with_replacement: bool = True
     image_views: int = 0
-    """> 0: one of this many fixed views (centre and corners, plain and mirrored) instead of a random crop."""
+    """> 0: batch["features"] float32 [B, feature_width], which the recipe's frozen network gives of one of this many
+    fixed views (centre and corners, plain and mirrored), stand for the pictures."""
 
 
 @dataclass(frozen=True)

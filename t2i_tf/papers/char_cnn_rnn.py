@@ -12,6 +12,7 @@ frozen Inception-v3 features behind a trained projection, or a small convolution
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import keras
@@ -186,13 +187,6 @@ class ConvolutionalImageEncoder(Network):
         return PICTURE_LENGTH * tf.math.l2_normalize(tf.cast(vector, tf.float32), axis=-1)
 
 
-def _frozen_features(source: str) -> encoders.InceptionFeatures:
-    try:
-        return encoders.InceptionFeatures(source)
-    except ValueError as error:
-        raise UserError(f"--image_encoder={error}") from error
-
-
 class ProjectedFeatures(Network):
     """Features [B, F] of a frozen network -> [B, embedding_dim]."""
 
@@ -224,28 +218,41 @@ class Recipe:
 
     kind = "supervised"
     score_metrics = ("retrieval",)
+    feature_width = encoders.InceptionFeatures.width
 
     def __init__(self, hyperparameters: Hyperparameters, context: Context):
         hp = self.hyperparameters = hyperparameters
         if len(hp.text_channels) != 3:
             raise UserError(f"--text_channels={','.join(map(str, hp.text_channels))}: give three numbers, one a layer")
         self.num_classes = context.num_classes
-        self.frozen_features = None if hp.image_encoder == "conv" else _frozen_features(hp.image_encoder)
+        frozen = hp.image_encoder != "conv"
         self.request = BatchRequest(
             image_sizes=(hp.image_size,),
             sampling="distinct_classes",
             text="characters",
-            image_views=0 if self.frozen_features is None else hp.image_views,
+            image_views=hp.image_views if frozen else 0,
         )
         self.text_encoder = TextEncoder(hp.recurrent, hp.text_channels, hp.embedding_dim)
-        if self.frozen_features is None:
+        if frozen:
+            self.image_encoder = ProjectedFeatures(hp.embedding_dim)
+            self.image_encoder(tf.zeros([1, self.feature_width]))
+        else:
             self.image_encoder = ConvolutionalImageEncoder(hp.image_encoder_width, hp.embedding_dim, hp.image_size)
             self.image_encoder(tf.zeros([1, hp.image_size, hp.image_size, 3]))
-        else:
-            self.image_encoder = ProjectedFeatures(hp.embedding_dim)
-            self.image_encoder(tf.zeros([1, self.frozen_features.width]))
         self.text_encoder(tf.zeros([1, TEXT_LENGTH], tf.int32))
         self.networks = {"text_encoder": self.text_encoder, "image_encoder": self.image_encoder}
+
+    @functools.cached_property
+    def frozen_features(self) -> encoders.InceptionFeatures | None:
+        """The frozen network in front of pictures, None for --image_encoder=conv; loaded when first asked for, so that
+        a run whose captions alone are read goes without. Raises UserError when it cannot be had."""
+        if self.hyperparameters.image_encoder == "conv":
+            return None
+        try:
+            with tf.init_scope():
+                return encoders.InceptionFeatures(self.hyperparameters.image_encoder)
+        except ValueError as error:
+            raise UserError(f"--image_encoder={error}") from error
 
     whole_batch = "char_cnn_rnn compares every caption with every picture of the batch"
 

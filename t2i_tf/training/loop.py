@@ -118,6 +118,8 @@ class Session:
 
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""
         self.batch_spec()
+        if (self.recipe.request.image_views or self.recipe.request.annotations) and not self.training.dry_run:
+            _ = self.recipe.frozen_features  # raises where it cannot be had
         if self.training.patience and self.selection is None:
             raise UserError(f"--patience: {self.training.paper} does not choose its weights by a score; leave it out")
         if self.team.chief and not checkpoints.steps(run_folder.find(self.config)):
@@ -219,7 +221,7 @@ class Session:
         """Names, shapes and types of a training batch, without computing any."""
         request = self.recipe.request
         embeddings = np.zeros([1, self._text_dim()]) if request.text == "embedding" else None
-        features = np.zeros([1, 1, self.recipe.frozen_features.width]) if request.image_views else None
+        features = np.zeros([1, 1, self.recipe.feature_width]) if request.image_views else None
         annotations = np.zeros([1, *self.recipe.annotation_shape], np.float16) if request.annotations else None
         return self._pipeline(0, embeddings, features, annotations).element_spec
 

@@ -86,6 +86,8 @@ def test_settings_of_gan_int_cls_that_do_not_go_together(given, context, message
 
 
 def test_a_missing_image_encoder_is_a_users_error(tmp_path):
-    recipe = papers.get("char_cnn_rnn").Recipe
+    recipe = papers.get("char_cnn_rnn").Recipe(
+        papers.resolve("char_cnn_rnn", image_encoder=str(tmp_path)), papers.Context()
+    )
     with pytest.raises(UserError, match="--image_encoder=.*neither keras, random"):
-        recipe(papers.resolve("char_cnn_rnn", image_encoder=str(tmp_path)), papers.Context())
+        _ = recipe.frozen_features

@@ -1,12 +1,15 @@
 """What a run refuses before it makes a folder, and what a fine-tuned one starts from."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from t2i_tf import inference
 from t2i_tf.config import PrepareConfig, TrainConfig
+from t2i_tf.data import records
 from t2i_tf.data.prepare import prepare
 from t2i_tf.errors import UserError
 from t2i_tf.training import loop
@@ -50,6 +53,45 @@ def test_data_that_do_not_fit_leave_no_folder(refused, without_captions):
 
 def test_pictures_without_boxes_are_not_cropped_around_them(refused):
     assert "--box_crop: 60 of the 60 pictures of split train" in refused(box_crop=True)
+
+
+class Colours(tf.Module):
+    """In place of Inception-v3: pictures [B,299,299,3] in [0, 1] -> their mean colour, over and over [B,2048]."""
+
+    variables = ()  # a property of tf.Module otherwise, which a SavedModel does not keep
+
+    def __init__(self):
+        super().__init__()
+        self.variables = [tf.Variable(1.0)]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 299, 299, 3]), tf.TensorSpec([], tf.bool)])
+    def __call__(self, pictures, training=False):
+        return self.variables[0] * tf.tile(tf.reduce_mean(pictures, axis=[1, 2]), [1, 683])[:, :2048]
+
+
+def test_the_frozen_network_is_needed_for_pictures_alone(text_encoder_run, tmp_path):
+    source = tmp_path / "colours"
+    tf.saved_model.save(Colours(), str(source))
+    given = {**text_encoder_run.given, "image_encoder": str(source), "image_views": 1}
+    training = replace(text_encoder_run.training, run_dir=str(tmp_path / "run"), steps=1)
+    loop.run(training, given)
+    split = records.Dataset.open(training.data_dir).split("test")
+    before = inference.load(tmp_path / "run")
+    wanted = before.encode(split.captions()[0])
+    pictures = np.zeros([2, 64, 64, 3], np.uint8)
+    assert before.encode_pictures(pictures).shape == (2, 16)
+
+    shutil.rmtree(source)
+    after = inference.load(tmp_path / "run")
+    np.testing.assert_array_equal(after.encode(split.captions()[0]), wanted)
+    message = f"--image_encoder={source}: neither keras, random"
+    with pytest.raises(UserError, match=message):
+        after.encode_pictures(pictures)
+    with pytest.raises(UserError, match=message):
+        loop.run(replace(training, run_dir=str(tmp_path / "fresh")), given)
+    assert not (tmp_path / "fresh").exists()
+    dry = loop.Session(replace(training, run_dir=str(tmp_path / "fresh"), dry_run=True), given)
+    assert dry.batch_spec()["features"].shape == (8, 2048)
 
 
 def test_fine_tuning_starts_weights_and_average_at_the_other_run(text_encoder_run, tmp_path):
