@@ -51,11 +51,6 @@ class _Decoder:
 
     def __init__(self, sizes: tuple[int, ...], stored_size: int, use_box: bool):
         self.sizes, self.size, self.use_box = sizes, sizes[-1], use_box
-        if stored_size < self.size:
-            raise UserError(
-                f"the data set was prepared at {stored_size} pixels, {self.size} are needed: prepare it "
-                f"again with --image_size={int(self.size * CROP_RATIO)}"
-            )
         self.margin_size = margin_size(self.size, stored_size, use_box)
         self.resizes = use_box or stored_size != self.margin_size
 
@@ -90,6 +85,16 @@ def _options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)
+
+
+def _check_size(split: records.Split, size: int) -> None:
+    """Raises UserError for pictures stored at fewer pixels than are needed."""
+    stored = split.dataset.manifest["image_size"]
+    if stored < size:
+        raise UserError(
+            f"the data set was prepared at {stored} pixels, {size} are needed: prepare it again with "
+            f"--image_size={int(size * CROP_RATIO)}"
+        )
 
 
 def check_boxes(split: records.Split) -> None:
@@ -152,6 +157,11 @@ def batches(
     with_pictures = features is None and annotations is None
     with_captions = request.text in ("characters", "words")
     with_records = with_pictures or with_captions
+    _check_size(split, request.image_sizes[-1])  # also of pictures that features or annotations stand for
+    if request.image_views > 2 * len(VIEWS):
+        raise UserError(
+            f"--image_views={request.image_views}: a picture has {2 * len(VIEWS)} fixed views, give no more"
+        )
     if box_crop:
         check_boxes(split)
     whole_batch, part, batch_size = batch_size, share[0], batch_size // share[1]
@@ -270,6 +280,7 @@ def views(
 
     Returns a dataset of uint8 [<=batch_size,S,S,3] of one fixed view (0: the centre).
     """
+    _check_size(split, image_size)
     decoder = _Decoder((image_size,), split.dataset.manifest["image_size"], box_crop)
     chosen = np.arange(split.num_images) if chosen is None else np.asarray(chosen, np.int64)
     augmentation = [*VIEWS[view % len(VIEWS)], 1.0 if view < len(VIEWS) else 0.0]

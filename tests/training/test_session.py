@@ -55,6 +55,27 @@ def test_pictures_without_boxes_are_not_cropped_around_them(refused):
     assert "--box_crop: 60 of the 60 pictures of split train" in refused(box_crop=True)
 
 
+@pytest.mark.parametrize(
+    "paper, given, needed",
+    [
+        ("char_cnn_rnn", {"image_encoder": "keras", "image_size": 299}, "299 are needed: .* --image_size=355"),
+        ("show_attend_tell", {}, "256 are needed: .* --image_size=304"),
+    ],
+)
+def test_pictures_too_small_for_a_frozen_network_leave_no_folder(blossoms, tmp_path, paper, given, needed):
+    training = TrainConfig(paper=paper, data_dir=str(blossoms), run_dir=str(tmp_path / "run"), steps=1)
+    with pytest.raises(UserError, match=f"prepared at 64 pixels, {needed}"):
+        loop.run(training, given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_views_that_a_picture_does_not_have_leave_no_folder(text_encoder_run, tmp_path):
+    training = replace(text_encoder_run.training, run_dir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="--image_views=11: a picture has 10 fixed views"):
+        loop.run(training, {**text_encoder_run.given, "image_encoder": "random", "image_views": 11})
+    assert not (tmp_path / "run").exists()
+
+
 class Colours(tf.Module):
     """In place of Inception-v3: pictures [B,299,299,3] in [0, 1] -> their mean colour, over and over [B,2048]."""
 
