@@ -42,22 +42,21 @@ def zero_shot_retrieval(
         image_vectors: [N, D]; image_classes: int [N]; caption_vectors: [M, D]; caption_classes: int [M].
         similarity: of vectors of pictures [N, D] and of classes [C, D] -> [N, C].
 
-    Returns accuracy: share of pictures whose class is the most similar, over pictures; and precision_at_k, for
-    each k of 1, 5, 10, 50 that no class is smaller than: share of the right class among the k best pictures of a class,
-    mean over classes. And what chance gives.
+    Returns accuracy: share of pictures whose class is the most similar, over pictures; and precision_at_k, for each k
+    of 1, 5, 10, 50 for which there are pictures: share of the right class among the k best pictures of a class, mean
+    over classes (AP@k of the paper; a class with fewer than k pictures cannot reach 1). And what chance gives.
     """
     vectors, classes = class_vectors(caption_vectors, caption_classes)
     similarities = similarity(image_vectors, vectors)
     ranking = np.argsort(-similarities, axis=0, kind="stable")
     shares = np.array([np.mean(image_classes == c) for c in classes])
-    smallest = int(round(shares.min() * len(image_classes)))
     scores = {
         "accuracy": float(np.mean(classes[similarities.argmax(axis=1)] == image_classes)),
         "accuracy_of_chance": 1.0 / len(classes),
         "precision_of_chance": float(shares.mean()),
     }
     for k in PRECISION_DEPTHS:
-        if k <= smallest or k == 1:
+        if k <= len(image_classes):
             scores[f"precision_at_{k}"] = float(np.mean(image_classes[ranking[:k]] == classes[None, :]))
     return scores
 
