@@ -135,17 +135,26 @@ def _lower(captions: tf.Tensor) -> tf.Tensor:
     return tf.strings.lower(text)
 
 
-def check(caption: str, rule: str = "lower_zero") -> None:
-    """Raises UserError for a caption that says nothing to char-CNN-RNN: empty or without a symbol of the alphabet."""
-    if not caption.strip():
-        raise UserError("the caption is empty: write what the picture shows")
-    known = set(ALPHABET) - {" "}
-    if not known & set(caption if rule == "demo" else caption.lower()):
-        raise UserError(
-            f"caption {caption!r} has no character the text encoder knows ({ALPHABET.strip()}): write it in English"
-        )
-    if len(caption) > TEXT_LENGTH:
-        logging.warning("caption of %d characters: the text encoder reads the first %d", len(caption), TEXT_LENGTH)
+def says_nothing(ids: tf.Tensor) -> tf.Tensor:
+    """Numbers of characters [B, length] -> bool [B]: whether there is none, or none but spaces."""
+    return ~tf.reduce_any((ids > 0) & (ids != _SPACE), axis=1)
+
+
+def check(captions: Sequence[str], rule: str = "lower_zero") -> None:
+    """Raises UserError for the first caption of which char-CNN-RNN reads nothing, under the rule of `character_ids`;
+    warns of those that are cut."""
+    silent = says_nothing(character_ids(tf.constant(captions, tf.string), rule)).numpy()
+    for caption, nothing in zip(captions, silent, strict=True):
+        if not caption.strip():
+            raise UserError("the caption is empty: write what the picture shows")
+        if nothing:
+            stops = ", up to the first other one" if rule == "file_stop" else ""
+            raise UserError(
+                f"caption {caption!r} has no character the text encoder knows ({ALPHABET.strip()}) where it is read, "
+                f"its first {TEXT_LENGTH} characters{stops}: write it in English"
+            )
+        if len(caption) > TEXT_LENGTH:
+            logging.warning("caption of %d characters: the text encoder reads the first %d", len(caption), TEXT_LENGTH)
 
 
 def check_words(caption: str, vocabulary: Collection[str]) -> None:

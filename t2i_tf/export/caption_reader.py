@@ -34,9 +34,9 @@ class Reader:
 
     def _characters(self, captions):
         ids = text.character_ids(captions, self.rule)
-        silent = ~tf.reduce_any((ids > 0) & (ids != text.ALPHABET.index(" ") + 1), axis=1)
         why = "the caption has no character the text encoder knows: write it in English"
-        return {"characters": ids}, {"unknown_characters": text.unknown_characters(captions, self.rule)}, silent, why
+        notes = {"unknown_characters": text.unknown_characters(captions, self.rule)}
+        return {"characters": ids}, notes, text.says_nothing(ids), why
 
     def _words(self, captions):
         found, (words, known) = self.tokenizer(captions), self._sorted_out(captions)

@@ -72,8 +72,7 @@ class ReadsCaptions:
                 "this run was trained on ready-made embeddings and has no text encoder: add one with "
                 "t2i-import-weights or train with --text_encoder_run"
             )
-        for caption in captions:
-            text.check(caption, self.text_encoder.recipe.hyperparameters.character_rule)
+        text.check(captions, self.text_encoder.recipe.hyperparameters.character_rule)
         embedding = in_filled_batches(self.text_encoder._encode, captions)
         return self.recipe.condition({"embedding": tf.constant(embedding[:, None])}).numpy()
 

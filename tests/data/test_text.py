@@ -198,6 +198,28 @@ def test_captions_shorter_than_what_is_read_are_padded():
     np.testing.assert_array_equal(lengths, [1])
 
 
+@pytest.mark.parametrize(
+    "caption, rule, message",
+    [
+        (" ", "lower_zero", "the caption is empty"),
+        ("花花", "lower_zero", "no character the text encoder knows"),
+        ("ÄÖ ", "port", "no character the text encoder knows"),
+        ("A BIRD", "demo", "no character the text encoder knows"),
+        ("“a red bird”", "file_stop", "no character .* first 201 characters, up to the first other one"),
+        (" " * 201 + "a red bird", "lower_zero", "no character .* its first 201 characters: write"),
+    ],
+)
+def test_captions_of_which_no_character_is_read(caption, rule, message):
+    with pytest.raises(UserError, match=message):
+        text.check(["a bird", caption], rule)
+
+
+@pytest.mark.parametrize("rule", ["lower_zero", "demo", "port"])
+def test_quotation_marks_do_not_end_a_caption_but_where_files_stop(rule):
+    text.check(["“a red bird”", " " * 200 + "a red bird"], rule)
+    text.check([], rule)
+
+
 @pytest.mark.parametrize("caption, message", [("  ", "empty"), ("zorg -", "no word that this run was trained on")])
 def test_captions_that_say_nothing_to_a_reader_of_words(caption, message):
     with pytest.raises(UserError, match=message):
