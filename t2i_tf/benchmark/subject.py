@@ -154,7 +154,7 @@ class Subject:
             batch["annotations"] = normal(np.float16, *self.recipe.annotation_shape)
         elif request.image_views:
             batch["features"] = normal(np.float32, self.recipe.feature_width)
-        else:
+        elif request.pictures:
             for name in ("images", "wrong_images")[: 1 + request.wrong_images]:
                 batch[name] = tuple(numbers(np.uint8, 0, 256, size, size, 3) for size in request.image_sizes)
         if request.text == "embedding":

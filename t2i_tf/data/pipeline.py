@@ -154,10 +154,11 @@ def batches(
         longest_caption=request.longest_caption,
         seed=seed,
     )
-    with_pictures = features is None and annotations is None
+    with_pictures = request.pictures and features is None and annotations is None
     with_captions = request.text in ("characters", "words")
     with_records = with_pictures or with_captions
-    _check_size(split, request.image_sizes[-1])  # also of pictures that features or annotations stand for
+    if request.pictures:
+        _check_size(split, request.image_sizes[-1])  # also of those that features or annotations stand for
     if request.image_views > 2 * len(VIEWS):
         raise UserError(
             f"--image_views={request.image_views}: a picture has {2 * len(VIEWS)} fixed views, give no more"

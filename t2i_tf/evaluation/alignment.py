@@ -185,7 +185,8 @@ def attention_figure(run: Run, split: records.Split, count: int) -> np.ndarray:
 
 def _check_encoder(run: Run, metric: str) -> None:
     if not (hasattr(run.recipe, "encode_pictures") and hasattr(run.recipe, "encode_captions")):
-        raise UserError(f"--metrics={metric} needs a run of a text encoder, this is one of {run.paper}")
+        alone = " trained without pictures" if hasattr(run.recipe, "encode_captions") else ""
+        raise UserError(f"--metrics={metric} needs a run of a text encoder, this is one of {run.paper}{alone}")
 
 
 def _image_vectors(run: Run, split: records.Split, chosen: np.ndarray | None = None) -> np.ndarray:

@@ -53,8 +53,8 @@ class Encoding:
             notes["problem"] = tf.where(of_picture != "", of_picture, notes["problem"])
             return {"attention": maps, "tokens": self.reader.tokens(captions), **notes}
 
-        attends = {"attend": attend} if hasattr(self.recipe, "attend") else {}
-        return {"encode": encode, "encode_pictures": encode_pictures, **attends}
+        of_pictures = {"encode_pictures": encode_pictures, "attend": attend}
+        return {"encode": encode, **{name: made for name, made in of_pictures.items() if hasattr(self.recipe, name)}}
 
     def compare(self, loaded) -> str:
         """As of `Drawing`."""

@@ -81,6 +81,8 @@ class BatchRequest:
 
     image_sizes: tuple[int, ...]
     """Sizes of the image pyramid in pixels, ascending: batch["images"] is a tuple of uint8 [B,S,S,3]."""
+    pictures: bool = True
+    """False: batches hold none; those that are looked at later are of `image_sizes`."""
     sampling: str = "shuffled"
     """shuffled: every image once an epoch; class: a class, then an image of it, with replacement;
     uniform: an image with replacement; distinct_classes: no class twice in a batch;

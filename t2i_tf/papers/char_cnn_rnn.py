@@ -2,7 +2,8 @@
 
 A caption's characters -> one sentence vector, trained so that the dot product with a picture's vector is larger for
 the picture's own caption than for the caption of another class, and the other way round (DS-SJE). The GAN papers
-condition on it, frozen.
+condition on it, frozen. For MS-COCO, which has no classes, their program looks at no picture: the dot product of two
+captions of one picture is to be larger than that of captions of two (`--objective=captions`).
 
 Two recurrent forms are in circulation: "gru" (18 steps, a GRU of its own kind; ICML birds, COCO) and "rnn" (8 steps
 behind a third max-pool, ReLU; ICML flowers with 512 units, CVPR with 256). Time pooling is the mean over all steps,
@@ -13,6 +14,7 @@ frozen Inception-v3 features behind a trained projection, or a small convolution
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -22,18 +24,29 @@ from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import encoders, replicas
-from t2i_tf.networks.blocks import leaky_relu
+from t2i_tf.networks.adam import Adam
+from t2i_tf.networks.blocks import TorchDense, leaky_relu
 from t2i_tf.networks.composite import Composite, Network
+from t2i_tf.networks.halving import EpochHalving
+from t2i_tf.networks.initial import conv_initializer, uniform
 from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import BatchRequest, Context
 
 ALPHABET_SIZE = 70
 TEXT_LENGTH = 201
 PICTURE_LENGTH = 4.0
+HALVED_EVERY = 50
+"""Epochs, in the published program of COCO."""
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
+    objective: str = option(
+        "images",
+        "what captions are matched with: images (pictures of distinct classes; CVPR), or captions (another one of the "
+        "same picture, no pictures; published for COCO, with --learning_rate=2e-4 --batch_size=64)",
+        choices=("images", "captions"),
+    )
     recurrent: str = option(
         "gru", "recurrent form: gru (18 steps; birds, COCO) or rnn (8 steps, ReLU; flowers)", choices=("gru", "rnn")
     )
@@ -60,35 +73,50 @@ class Hyperparameters:
         "corners, plain and mirrored; 1 the centre",
         minimum=1,
     )
-    symmetric: bool = option(True, "train both directions, image to text and text to image (DS-SJE)")
-    learning_rate: float = option(7e-4, "RMSprop learning rate")
-    decay: float = option(0.98, 'factor on the learning rate every `classes` steps, the published "epoch"')
-    batch_size: int = option(40, "global batch size; every row is of another class while there are enough", minimum=1)
-    epochs: int = option(200, "published epochs: as many steps as there are training classes", minimum=1)
+    symmetric: bool = option(True, "images: train both directions, image to text and text to image (DS-SJE)")
+    learning_rate: float = option(
+        7e-4, "learning rate of RMSprop, or, with captions, of Adam, then halved in epochs 50, 100, 150, ..."
+    )
+    decay: float = option(0.98, 'images: factor on the learning rate every `classes` steps, the published "epoch"')
+    batch_size: int = option(40, "global batch size; images: each row is of another class if enough", minimum=1)
+    epochs: int = option(
+        200,
+        "images: epochs of as many steps as there are training classes, as published; captions: of all pictures",
+        minimum=1,
+    )
     ema_decay: float = option(0.0, "decay of the moving average of the text encoder's weights, 0 turns it off")
 
 
-def uniform_initializer() -> keras.Initializer:
-    """The published programs draw every parameter, biases too, from U(-0.08, 0.08)."""
-    return keras.initializers.RandomUniform(-0.08, 0.08)
+class UniformLayers:
+    """Layers as the published program of CUB and Oxford-102 starts them: weights and biases from U(-0.08, 0.08)."""
+
+    @staticmethod
+    def dense(units: int, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(units, kernel_initializer=uniform(0.08), bias_initializer=uniform(0.08), name=name)
+
+    @staticmethod
+    def convolution(filters: int, name: str) -> keras.layers.Conv1D:
+        return keras.layers.Conv1D(
+            filters, 4, kernel_initializer=uniform(0.08), bias_initializer=uniform(0.08), name=name
+        )
 
 
-def dense(units: int, name: str) -> keras.layers.Dense:
-    return keras.layers.Dense(
-        units, kernel_initializer=uniform_initializer(), bias_initializer=uniform_initializer(), name=name
-    )
+class TorchLayers:
+    """As that of COCO starts them: convolutions N(0, 0.02) without a bias at first, dense layers Torch's own."""
 
+    @staticmethod
+    def dense(units: int, name: str) -> TorchDense:
+        return TorchDense(units, name=name)
 
-def character_convolution(filters: int, name: str) -> keras.layers.Conv1D:
-    return keras.layers.Conv1D(
-        filters, 4, kernel_initializer=uniform_initializer(), bias_initializer=uniform_initializer(), name=name
-    )
+    @staticmethod
+    def convolution(filters: int, name: str) -> keras.layers.Conv1D:
+        return keras.layers.Conv1D(filters, 4, kernel_initializer=conv_initializer(), name=name)
 
 
 class ReluRecurrence(Composite):
     """h_t = relu(W x_t + b + U h_{t-1} + c), without U and c at the first step. [B,T,H] -> hidden states [B,T,H]."""
 
-    def __init__(self, width: int, **kwargs):
+    def __init__(self, width: int, dense: Callable, **kwargs):
         super().__init__(**kwargs)
         self.i2h, self.h2h = dense(width, "i2h"), dense(width, "h2h")
 
@@ -107,7 +135,7 @@ class GatedRecurrence(Composite):
     two biases, and the first step is tanh(W x + b) without gates.
     """
 
-    def __init__(self, width: int, **kwargs):
+    def __init__(self, width: int, dense: Callable, **kwargs):
         super().__init__(**kwargs)
         self.i2h_update, self.h2h_update = dense(width, "i2h_update"), dense(width, "h2h_update")
         self.i2h_reset, self.h2h_reset = dense(width, "i2h_reset"), dense(width, "h2h_reset")
@@ -136,16 +164,18 @@ class TextEncoder(Network):
         recurrent: str = "gru",
         channels: tuple[int, ...] = (384, 512, 512),
         embedding_dim: int = 1024,
+        layers: type = UniformLayers,
         name: str = "text_encoder",
     ):
         super().__init__(name=name)
         first, second, third = channels
         self.third_pool = recurrent == "rnn"
-        self.conv1 = character_convolution(first, "conv1")
-        self.conv2 = character_convolution(second, "conv2")
-        self.conv3 = character_convolution(third, "conv3")
-        self.recurrent = (ReluRecurrence if recurrent == "rnn" else GatedRecurrence)(third, name="recurrent")
-        self.projection = dense(embedding_dim, "projection")
+        self.conv1 = layers.convolution(first, "conv1")
+        self.conv2 = layers.convolution(second, "conv2")
+        self.conv3 = layers.convolution(third, "conv3")
+        recurrence = ReluRecurrence if recurrent == "rnn" else GatedRecurrence
+        self.recurrent = recurrence(third, layers.dense, name="recurrent")
+        self.projection = layers.dense(embedding_dim, "projection")
 
     def recurrent_input(self, characters):
         """int32 [B,201] -> [B, 18 or 8, H]."""
@@ -225,6 +255,26 @@ class Recipe:
         if len(hp.text_channels) != 3:
             raise UserError(f"--text_channels={','.join(map(str, hp.text_channels))}: give three numbers, one a layer")
         self.num_classes = context.num_classes
+        self.of_captions = hp.objective == "captions"
+        layers = TorchLayers if self.of_captions else UniformLayers
+        self.text_encoder = TextEncoder(hp.recurrent, hp.text_channels, hp.embedding_dim, layers)
+        self.networks = {"text_encoder": self.text_encoder}
+        if self.of_captions:
+            self.score_metrics = ()
+            self.request = BatchRequest(
+                image_sizes=(hp.image_size,),
+                pictures=False,
+                text="characters",
+                captions=2,
+                captions_with_replacement=False,
+            )
+        else:
+            self._add_pictures()
+        self.text_encoder(tf.zeros([1, TEXT_LENGTH], tf.int32))
+
+    def _add_pictures(self):
+        """The side of the pictures; `encode_pictures` is there where it is."""
+        hp = self.hyperparameters
         frozen = hp.image_encoder != "conv"
         self.request = BatchRequest(
             image_sizes=(hp.image_size,),
@@ -232,15 +282,14 @@ class Recipe:
             text="characters",
             image_views=hp.image_views if frozen else 0,
         )
-        self.text_encoder = TextEncoder(hp.recurrent, hp.text_channels, hp.embedding_dim)
         if frozen:
             self.image_encoder = ProjectedFeatures(hp.embedding_dim)
             self.image_encoder(tf.zeros([1, self.feature_width]))
         else:
             self.image_encoder = ConvolutionalImageEncoder(hp.image_encoder_width, hp.embedding_dim, hp.image_size)
             self.image_encoder(tf.zeros([1, hp.image_size, hp.image_size, 3]))
-        self.text_encoder(tf.zeros([1, TEXT_LENGTH], tf.int32))
-        self.networks = {"text_encoder": self.text_encoder, "image_encoder": self.image_encoder}
+        self.networks["image_encoder"] = self.image_encoder
+        self.encode_pictures = self._encode_pictures
 
     @functools.cached_property
     def frozen_features(self) -> encoders.InceptionFeatures | None:
@@ -254,12 +303,17 @@ class Recipe:
         except ValueError as error:
             raise UserError(f"--image_encoder={error}") from error
 
-    whole_batch = "char_cnn_rnn compares every caption with every picture of the batch"
+    whole_batch = "char_cnn_rnn compares every caption with all others, or with every picture, of the batch"
 
     def steps_per_epoch(self, num_images: int) -> int:
+        if self.of_captions:
+            return -(-num_images // self.hyperparameters.batch_size)
         return max(self.num_classes, 1)
 
     def optimizers(self, steps_per_epoch: int) -> dict:
+        if self.of_captions:
+            schedule = EpochHalving(self.hyperparameters.learning_rate, steps_per_epoch, HALVED_EVERY)
+            return {"encoders": Adam(schedule, beta_1=0.5, epsilon=1e-8, name="adam")}
         schedule = keras.optimizers.schedules.ExponentialDecay(
             self.hyperparameters.learning_rate, steps_per_epoch, self.hyperparameters.decay, staircase=True
         )
@@ -276,14 +330,16 @@ class Recipe:
         """batch["images"], or the cached batch["features"] [B, F] of the frozen network -> [B, embedding_dim]."""
         return self.image_encoder(batch["features"] if "features" in batch else batch["images"][0], training=training)
 
-    def encode_pictures(self, pictures) -> tf.Tensor:
+    def _encode_pictures(self, pictures) -> tf.Tensor:
         """uint8 [B,S,S,3] -> [B, embedding_dim]."""
         if self.frozen_features is not None:
             return self.image_encoder(self.frozen_features(pictures), training=False)
         return self.image_encoder(tf.cast(pictures, tf.float32) / 127.5 - 1.0, training=False)
 
     def losses(self, batch, noise) -> dict:
-        """Rows of this replica against the rows of all replicas; pairs of one class are no mismatch."""
+        """Rows of this replica against the rows of all replicas; of pictures, pairs of one class are no mismatch."""
+        if self.of_captions:
+            return {"loss": self._caption_loss(batch["characters"])}
         texts = self.text_encoder(batch["characters"][:, 0], training=True)
         images = self.encode_images(batch, training=True)
         all_texts, all_images = replicas.gather(texts), replicas.gather(images)
@@ -293,3 +349,9 @@ class Recipe:
         text_loss = losses.structured_joint_embedding_loss(texts, all_images, matching, same_class)
         loss = image_loss + text_loss if self.hyperparameters.symmetric else image_loss
         return {"loss": loss, "image_to_text": image_loss, "text_to_image": text_loss}
+
+    def _caption_loss(self, characters) -> tf.Tensor:
+        """Two captions of each picture, int32 [B,2,201] -> the loss of finding by the second one the first."""
+        keys, queries = tf.split(self.text_encoder(tf.concat(tf.unstack(characters, axis=1), 0), training=True), 2)
+        matching = replicas.own_positions(tf.shape(queries)[0])
+        return losses.structured_joint_embedding_loss(queries, replicas.gather(keys), matching)

@@ -24,6 +24,7 @@ from t2i_tf.networks import replicas
 from t2i_tf.networks.adam import Adam
 from t2i_tf.networks.blocks import BottleneckResidual, TorchDense, convolution, flat, leaky_relu, transposed_convolution
 from t2i_tf.networks.composite import Network
+from t2i_tf.networks.halving import EpochHalving
 from t2i_tf.networks.initial import conv_initializer
 from t2i_tf.networks.normalisation import BatchNormalization
 from t2i_tf.papers import BatchRequest, Context
@@ -180,20 +181,6 @@ def interpolate(text: tf.Tensor, alpha: tf.Tensor | None = None) -> tf.Tensor:
     first, second = tf.split(text, 2, axis=0)
     middle = 0.5 * first + 0.5 * second
     return middle if alpha is None else middle + alpha[:, None] * (second - first)
-
-
-class EpochHalving(keras.optimizers.schedules.LearningRateSchedule):
-    """Halves the rate at the start of every epoch whose number, counted from 1, `every` divides."""
-
-    def __init__(self, initial: float, steps_per_epoch: int, every: int):
-        self.initial, self.steps_per_epoch, self.every = initial, steps_per_epoch, every
-
-    def __call__(self, step):
-        halvings = (tf.cast(step, tf.int64) // self.steps_per_epoch + 1) // self.every
-        return self.initial * 0.5 ** tf.cast(halvings, tf.float32)
-
-    def get_config(self):
-        return {"initial": self.initial, "steps_per_epoch": self.steps_per_epoch, "every": self.every}
 
 
 class Recipe:

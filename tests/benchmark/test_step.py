@@ -54,6 +54,12 @@ def test_frozen_annotations_are_made_up_and_their_network_not_asked_for(blossoms
         assert batch["annotations"].shape == (4, 196, 512) and "images" not in batch
 
 
+def test_captions_alone_come_without_pictures(blossoms):
+    for data_dir in (None, blossoms):
+        batch = next(iter(subject("char_cnn_rnn", data_dir, objective="captions").batches()))
+        assert batch["characters"].shape[1:] == (2, 201) and "images" not in batch
+
+
 def test_generators_need_neither_text_encoder_nor_damsm():
     of_one = subject("attngan")
     assert of_one.context == CUB and of_one.step() == 1 and of_one.graph is not None
