@@ -59,7 +59,7 @@ def class_info(path: str | Path) -> np.ndarray:
 
 
 def embeddings(path: str | Path) -> np.ndarray:
-    """char-CNN-RNN-embeddings*.pickle: float32 [N, captions, dimensions]. Raises UserError."""
+    """char-CNN-RNN-embeddings*.pickle: finite float32 [N, captions, dimensions]. Raises UserError."""
     content = load(path)
     try:
         array = np.asarray(content, np.float32)
@@ -67,6 +67,12 @@ def embeddings(path: str | Path) -> np.ndarray:
         array = np.zeros(0)
     if array.ndim != 3 or not array.size:
         raise UserError(f"{path} does not hold an array [pictures, captions, dimensions] or a list of such rows")
+    broken = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+    if broken.size:
+        raise UserError(
+            f"{path}: row {broken[0]:,} of {len(array):,}, counted from 0, holds numbers that are not finite; "
+            "fetch the file again"
+        )
     return array
 
 

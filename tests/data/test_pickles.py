@@ -204,6 +204,14 @@ def test_published_embeddings_are_matched_by_name(tmp_path):
         assert got.dtype == np.float32
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite(write, number):
+    array = np.ones((4, 2, 3), np.float32)
+    array[2, 1, 0] = number
+    with pytest.raises(UserError, match=r"file\.pickle: row 2 of 4, counted from 0, holds numbers that are not finite"):
+        pickles.embeddings(write(pickle.dumps(array, 2)))
+
+
 def test_published_embeddings_that_do_not_fit(tmp_path):
     make_embeddings(tmp_path / "train", ["a", "b", "x/c", "y/c"])
 
