@@ -66,6 +66,13 @@ def test_a_discriminator(tmp_path, size, form):
     )
 
 
+def test_the_only_discriminator_of_attndcgan_is_that_of_256_pixels(tmp_path):
+    network = recipe(form="dcgan").discriminators["discriminator_256"]
+    np.savez(tmp_path / "netD0.npz", **random_arrays(published.attngan.discriminator_layers(network)))
+    with pytest.raises(UserError, match="has no discriminator_64: give --scheme=attngan_discriminator_256$"):
+        published.load("attngan_discriminator_64", tmp_path / "netD0.npz", {**SMALL, "generator_width": 1})
+
+
 def test_files_that_do_not_fit(tmp_path):
     arrays = random_arrays(published.attngan.generator_layers(recipe(num_scales=2).generator))
     for change, reason in (

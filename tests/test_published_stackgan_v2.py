@@ -108,3 +108,26 @@ def test_discriminators_of_another_size_do_not_fit(tmp_path):
     np.savez(tmp_path / "netD.npz", **{"logits.0.weight": np.ones((1, 16, 4, 4), "f4")})
     with pytest.raises(UserError, match=r"no usable img_code_s16\.0\.weight"):
         published.load("stackgan_v2_discriminator_64", tmp_path / "netD.npz")
+
+
+@pytest.mark.parametrize("given", [{}, {"conditional": False}], ids=["text", "no_text"])
+def test_a_generator_with_its_discriminators(tmp_path, given):
+    """Their names are the same in all files: each array must come to the discriminator of its size."""
+    made = recipe(**given)
+    files = {"netG.npz": published.stackgan_v2.generator_layers(made.generator)}
+    for number, network in enumerate(made.discriminators.values()):
+        files[f"netD{number}.npz"] = published.stackgan_v2.discriminator_layers(network)
+    arrays = {name: random_arrays(layers) for name, layers in files.items()}
+    for name, content in arrays.items():
+        np.savez(tmp_path / name, **content)
+    imported = published.load("stackgan_v2", [tmp_path / name for name in reversed(files)])
+    ours = imported.recipe
+    assert ours.networks.keys() == {"generator", *made.discriminators}
+    assert_same(published.extract(published.stackgan_v2.generator_layers(ours.generator)), arrays["netG.npz"])
+    for number, network in enumerate(ours.discriminators.values()):
+        found = published.extract(published.stackgan_v2.discriminator_layers(network))
+        assert_same(found, arrays[f"netD{number}.npz"])
+    with pytest.raises(UserError, match=r"missing: .*discriminator_128\."):
+        published.load("stackgan_v2", [tmp_path / name for name in ("netG.npz", "netD0.npz", "netD2.npz")])
+    with pytest.raises(UserError, match=r"netD0\.npz: holds .* again"):
+        published.load("stackgan_v2", [tmp_path / name for name in ("netG.npz", "netD0.npz", "netD0.npz")])

@@ -121,7 +121,7 @@ SCHEMES = {
             "attngan",
             (f"discriminator_{size}",),
             f"discriminator of AttnGAN for {size} pixels: netD{number}.pth"
-            + (", also that of AttnDCGAN" if size == 256 else ""),
+            + ("; or the only one of AttnDCGAN: netD0.pth" if size == 256 else ""),
             discriminator_layers,
             _discriminator_sizes,
         )

@@ -37,7 +37,7 @@ def image_encoder_layers(image_encoder) -> Layers:
 
 
 def text_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
-    """Of both encoders, read from the text encoder's arrays. Raises UserError."""
+    """Of a text encoder, and so of the image encoder beside it. Raises UserError."""
     (vocabulary_size, word_dim), (gates, units) = shapes(arrays, source, {"encoder.weight": 2, "rnn.weight_hh_l0": 2})
     recurrent = {3 * units: "gru", 4 * units: "lstm"}.get(gates)
     if recurrent is None:
@@ -45,8 +45,13 @@ def text_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
             f"{source}: rnn.weight_hh_l0 ({gates}, {units}) is of no LSTM and no GRU; check that file and scheme "
             "belong together"
         )
-    sizes = {"recurrent": recurrent, "word_dim": word_dim, "embedding_dim": 2 * units, "image_encoder": "inception"}
+    sizes = {"recurrent": recurrent, "word_dim": word_dim, "embedding_dim": 2 * units}
     return sizes, papers.Context(vocabulary_size=vocabulary_size)
+
+
+def _sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    sizes, context = text_sizes(arrays, source)
+    return {**sizes, "image_encoder": "inception"}, context
 
 
 def _image_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
@@ -59,15 +64,17 @@ SCHEMES = {
     "damsm": Scheme(
         "damsm",
         ("text_encoder", "image_encoder"),
-        "both encoders of a DAMSM, two files: text_encoder<epoch>.pth,image_encoder<epoch>.pth",
+        "both encoders of a DAMSM, two files: text_encoder<epoch>.pth,image_encoder<epoch>.pth; judges r_precision and "
+        "trains AttnGAN (--damsm_run)",
         lambda text_encoder, image_encoder: text_encoder_layers(text_encoder) | image_encoder_layers(image_encoder),
-        text_sizes,
+        _sizes,
         reads_words=True,
     ),
     "damsm_text_encoder": Scheme(
         "damsm",
         ("text_encoder",),
-        "text encoder of a DAMSM alone: text_encoder<epoch>.pth; enough to draw pictures with AttnGAN",
+        "text encoder of a DAMSM alone: text_encoder<epoch>.pth; encodes captions, and compares them with no pictures; "
+        "for AttnGAN give the file beside the generator's (--scheme=attngan)",
         text_encoder_layers,
         text_sizes,
         reads_words=True,
@@ -75,7 +82,7 @@ SCHEMES = {
     "damsm_image_encoder": Scheme(
         "damsm",
         ("image_encoder",),
-        "image encoder of a DAMSM alone: image_encoder<epoch>.pth",
+        "image encoder of a DAMSM alone: image_encoder<epoch>.pth; encodes pictures, and reads no captions",
         image_encoder_layers,
         _image_sizes,
     ),

@@ -18,14 +18,18 @@ Arrays = dict[str, np.ndarray]
 
 
 def read(path: str | Path) -> Arrays:
-    """The named arrays of a published file: .npz, .pth, .pt, or .t7 (named as `torch7.parameters` says).
+    """The named arrays of a published file: .npz, .pth, .pt, .t7 (named as `torch7.parameters` says), or a checkpoint
+    of TensorFlow, x.ckpt or x.ckpt-1000, by its name or that of any of its files.
 
     Raises UserError when the file is of another kind, damaged, or would run code to be loaded.
     """
     readers = {".npz": _read_npz, ".pth": _read_pytorch, ".pt": _read_pytorch, ".t7": _read_torch7}
+    checkpoint = re.match(r".*\.ckpt(-\d+)?(?=$|\.index$|\.meta$|\.data-[\d-]+of-\d+$)", str(path))
+    if checkpoint:
+        return _read_checkpoint(checkpoint[0])
     reader = readers.get(Path(path).suffix.lower())
     if reader is None:
-        raise UserError(f"{path}: unknown kind of file: give one that ends in {', '.join(readers)}")
+        raise UserError(f"{path}: unknown kind of file: give one that ends in {', '.join(readers)} or .ckpt")
     if not Path(path).is_file():
         raise UserError(f"{path}: there is no such file: check the path")
     arrays = reader(path)
@@ -99,6 +103,21 @@ def _plain_array(tensor, place: str) -> np.ndarray:
 
 def _read_torch7(path) -> Arrays:
     return torch7.parameters(torch7.load(path), str(path))
+
+
+def _read_checkpoint(path: str) -> Arrays:
+    """The numeric variables, without Adam's moments."""
+    import tensorflow as tf
+
+    if not (Path(path).is_file() or Path(f"{path}.index").is_file()):
+        raise UserError(f"{path}: there is no such checkpoint: check the path")
+    try:
+        reader = tf.train.load_checkpoint(path)
+        kinds = reader.get_variable_to_dtype_map()
+        names = [name for name in sorted(kinds) if kinds[name] != tf.string and not re.search(r"/Adam(_\d+)?$", name)]
+        return {name: np.asarray(reader.get_tensor(name)) for name in names}
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: not a sound checkpoint ({_first_line(error)}): fetch it again") from None
 
 
 def _first_line(error: Exception) -> str:

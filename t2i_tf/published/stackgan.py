@@ -71,7 +71,31 @@ def _sizes(arrays: Arrays, source: str, stage: int) -> tuple[dict, papers.Contex
     return sizes, papers.Context(text_dim=text[1])
 
 
+def _judged_sizes(arrays: Arrays, source: str, stage: int) -> tuple[dict, papers.Context]:
+    """With the discriminator."""
+    sizes, context = _sizes(arrays, source, stage)
+    ((width, *_),) = shapes(arrays, source, {"encode_img.0.weight": 4})
+    return {**sizes, "discriminator_width": width}, context
+
+
 SCHEMES = {
+    "stackgan1": Scheme(
+        "stackgan",
+        ("generator", "discriminator"),
+        "Stage-I of StackGAN, pytorch form, two files: netG_epoch_<number>.pth,netD_epoch_last.pth; to go on training "
+        "and for --mode=nearest",
+        lambda generator, discriminator: stage1_generator_layers(generator) | discriminator_layers(discriminator),
+        lambda arrays, source: _judged_sizes(arrays, source, stage=1),
+    ),
+    "stackgan2": Scheme(
+        "stackgan",
+        ("generator", "stage1_generator", "discriminator"),
+        "Stage-II of StackGAN with its Stage-I, pytorch form, two files: netG_epoch_<number>.pth,netD_epoch_last.pth",
+        lambda generator, stage1_generator, discriminator: (
+            stage2_generator_layers(generator, stage1_generator) | discriminator_layers(discriminator)
+        ),
+        lambda arrays, source: _judged_sizes(arrays, source, stage=2),
+    ),
     "stackgan1_generator": Scheme(
         "stackgan",
         ("generator",),
@@ -82,7 +106,8 @@ SCHEMES = {
     "stackgan2_generator": Scheme(
         "stackgan",
         ("generator", "stage1_generator"),
-        "Stage-II generator of StackGAN with its Stage-I, pytorch form: netG_epoch_90.pth (COCO)",
+        "Stage-II generator of StackGAN with its Stage-I, pytorch form: netG_epoch_90.pth (COCO); its Stage-I also "
+        "trains another Stage-II (--stage1_run)",
         stage2_generator_layers,
         lambda arrays, source: _sizes(arrays, source, stage=2),
     ),

@@ -73,7 +73,45 @@ def _discriminator_sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Cont
     return sizes, papers.Context(text_dim=1024)
 
 
+SIZES = (64, 128, 256)
+"""Of the published discriminators, in the order of their files' numbers."""
+
+
+def _layers(generator, *discriminators) -> Layers:
+    """Discriminators behind the name that `_named_apart` gives them."""
+    layers = generator_layers(generator)
+    for discriminator in discriminators:
+        layers |= {f"{discriminator.name}.{name}": layer for name, layer in discriminator_layers(discriminator).items()}
+    return layers
+
+
+def _named_apart(arrays: Arrays) -> Arrays:
+    """All discriminators have the same names in their files; halvings beyond the fourth tell for which size one is."""
+    halvings = count(arrays, r"img_code_s(\d+)\.")
+    if not 1 <= halvings <= len(SIZES):
+        return arrays
+    return {f"discriminator_{SIZES[halvings - 1]}.{name}": array for name, array in arrays.items()}
+
+
+def _sizes(arrays: Arrays, source: str) -> tuple[dict, papers.Context]:
+    """Of the generator with its discriminators, all of which have the width of the smallest."""
+    own, context = _generator_sizes(arrays, source)
+    prefix = f"discriminator_{SIZES[0]}."
+    smallest = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    theirs, _ = _discriminator_sizes(smallest, source)
+    return {**theirs, **own}, context
+
+
 SCHEMES = {
+    "stackgan_v2": Scheme(
+        "stackgan_v2",
+        ("generator", *(f"discriminator_{size}" for size in SIZES)),
+        "generator of StackGAN++ with its discriminators, four files in any order: "
+        "netG_<iteration>.pth,netD0.pth,netD1.pth,netD2.pth; to go on training and for --mode=nearest",
+        _layers,
+        _sizes,
+        rename=_named_apart,
+    ),
     "stackgan_v2_generator": Scheme(
         "stackgan_v2",
         ("generator",),
@@ -89,6 +127,6 @@ SCHEMES = {
             discriminator_layers,
             _discriminator_sizes,
         )
-        for number, size in enumerate((64, 128, 256))
+        for number, size in enumerate(SIZES)
     },
 }

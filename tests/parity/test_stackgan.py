@@ -3,6 +3,7 @@
 Tolerances are relative to the largest element of an array.
 """
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,6 +148,48 @@ def test_tensorflow_stage1_generator(parity):
     parity.compare_statistics("after_train_forward", moved, STATISTICS)
     compare_moments(parity, moved, STATISTICS)
     parity.finish()
+
+
+def checkpoint_name(scope, name):
+    """conv3.weight -> hr_g_net/custom_conv2d_3/conv2d/w, and so on: see spec, section 7 A."""
+    layer, leaf = name.split(".")
+    kind, number = re.fullmatch(r"(fc_bn|[a-z]+)(\d*)", layer).groups()
+    method, inner, leaves = {
+        "fc": ("custom_fully_connected", "Linear", {"weight": "Matrix", "bias": "bias"}),
+        "conv": ("custom_conv2d", "conv2d", {"weight": "w"}),
+        "bn": ("conv_batch_norm", "batch_norm", NORM_LEAVES),
+        "fc_bn": ("fc_batch_norm", "batch_norm", NORM_LEAVES),
+    }[kind]
+    suffix = f"_{number}" if int(number or 0) else ""
+    return f"{scope}/{method}{suffix}/{inner}/{leaves[leaf]}"
+
+
+NORM_LEAVES = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "variance"}
+
+
+def as_in_a_checkpoint(scope, arrays):
+    """Published layouts of convolutions and dense layers are those of TensorFlow there."""
+    axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+    return {checkpoint_name(scope, name): array.transpose(axes[array.ndim]) for name, array in arrays.items()}
+
+
+@every_file("stackgan_a_stage2_generator")
+def test_a_checkpoint_of_the_tensorflow_form_draws_as_derived(parity, tmp_path):
+    config = parity.config
+    text = parity.tensor("in/text_embedding")
+    stage1 = stackgan.Stage1Generator("tensorflow", config["gf_dim"], config["condition_dim"])
+    stage1(tf.zeros([1, 3]), text[:1], tf.zeros([1, config["condition_dim"]]))
+    arrays = as_in_a_checkpoint("hr_g_net", parity.below("param/"))
+    arrays |= as_in_a_checkpoint("g_net", published.extract(tensorflow_stage1_layers(stage1)))
+    path = str(tmp_path / "birds.ckpt")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = {name: tf.compat.v1.get_variable(name, initializer=array) for name, array in arrays.items()}
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(variables).save(session, path)
+    imported = published.load("stackgan2_tensorflow", path, {"discriminator_width": 1})
+    made = imported.recipe.generator(parity.image("in/stage1_img64_u8"), text, parity.tensor("in/eps"))
+    compare_stage2(parity, "eval", made)
+    assert not parity.failures and parity.compared
 
 
 @every_file("stackgan_a_stage2_generator")
