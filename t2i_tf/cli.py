@@ -314,7 +314,7 @@ def _human_rank(options: config.HumanRankConfig, given: dict) -> None:
 def _import_weights(options: config.ImportConfig, given: dict) -> None:
     from t2i_tf import importing
 
-    print(importing.import_weights(options))
+    print(importing.import_weights(options, given))
 
 
 def _export(options: config.ExportConfig, given: dict) -> None:
@@ -354,7 +354,7 @@ sample = _command("t2i-sample", config.SampleConfig, _sample)
 evaluate = _command("t2i-evaluate", config.EvaluateConfig, _evaluate)
 table = _command("t2i-table", config.TableConfig, _table, with_tensorflow=False)
 human_rank = _command("t2i-human-rank", config.HumanRankConfig, _human_rank, with_tensorflow=False)
-import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights)
+import_weights = _command("t2i-import-weights", config.ImportConfig, _import_weights, with_paper=True)
 export = _command("t2i-export", config.ExportConfig, _export)
 demo = _command("t2i-demo", config.DemoConfig, _demo)
 benchmark = _command("t2i-benchmark", config.BenchmarkConfig, _benchmark, with_paper=True)

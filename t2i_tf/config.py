@@ -497,6 +497,14 @@ class RunConfig:
     data_checksum: str = ""
     """Of the training split's index: a data set prepared anew at the same place makes another run."""
     version: int = 1
+    untrained: tuple[str, ...] = ()
+    """Networks whose weights are random, since no file of an import held them."""
+
+    def need(self, source: str, *networks: str, advice: str = "import it again with one that holds it") -> None:
+        """Raises UserError, naming `source` as where the run comes from, when one of these networks is untrained."""
+        lacking = [name for name in networks if name in self.untrained]
+        if lacking:
+            raise UserError(f"{source}: its {', '.join(lacking)} was in no file of the import, so untrained: {advice}")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -526,8 +534,13 @@ class RunConfig:
         surplus = sorted(set(content["training"]) - known)
         if surplus:
             raise UserError(f"{path} has unknown settings {', '.join(surplus)}: use the version that wrote it")
-        checksum = content.get("data_checksum", "")
-        return cls(TrainConfig(**content["training"]), content["hyperparameters"], content["context"], checksum)
+        return cls(
+            TrainConfig(**content["training"]),
+            content["hyperparameters"],
+            content["context"],
+            content.get("data_checksum", ""),
+            untrained=tuple(content.get("untrained", ())),
+        )
 
     def identity(self) -> dict:
         """What makes it this run and no other: all settings but those that say how long and how often to log."""

@@ -13,13 +13,17 @@ from t2i_tf.inference import Run, load
 from t2i_tf.networks.moving_average import MovingAverage
 
 
-def import_weights(options: ImportConfig) -> str:
+def import_weights(options: ImportConfig, given: dict | None = None) -> str:
     """Writes the run folder and returns what to print.
 
+    Args:
+        given: hyper-parameters of the paper that no file tells.
+
     Raises UserError: unknown scheme, a file that does not fit completely, a folder that is taken, a text encoder of
-    another width than the generator wants, or a captions.pickle that is missing, surplus or of another text encoder.
+    another width than the generator wants, a captions.pickle that is missing, surplus or of another text encoder, or a
+    hyper-parameter that is another than the one the weights go with.
     """
-    scheme = published.find(options.scheme)
+    scheme = published.find(options.scheme, options.paper)
     if scheme.paper != options.paper:
         raise UserError(f"--scheme={options.scheme} holds weights of {scheme.paper}: give --paper={scheme.paper}")
     run_dir = Path(options.run_dir)
@@ -27,15 +31,17 @@ def import_weights(options: ImportConfig) -> str:
         raise UserError(f"--run_dir={run_dir} is not empty: give a new folder")
     vocabulary = _vocabulary(options, scheme.reads_words)
     text_encoder = load(options.text_encoder_run) if options.text_encoder_run else None
-    imported = published.load(options.scheme, options.weights.split(","))
+    imported = published.load(options.scheme, options.weights.split(","), given)
     if vocabulary is not None:
         _check_size(options, len(vocabulary) + 1, imported.context.vocabulary_size)
     if text_encoder is not None:
-        _check_width(options, text_encoder.recipe.hyperparameters.embedding_dim, imported.context.text_dim)
+        _check_width(options, text_encoder, imported)
+    untrained = tuple(name for name in imported.recipe.networks if name not in scheme.networks)
     config = RunConfig(
         TrainConfig(paper=options.paper, data_dir="", init_from=options.weights),
         dataclasses.asdict(imported.hyperparameters),
         dataclasses.asdict(imported.context),
+        untrained=untrained,
     )
     average = MovingAverage.of(imported.recipe)  # where the paper keeps one, published weights are it
     run = Run(config, imported.recipe, 0, text_encoder, average, vocabulary)
@@ -43,10 +49,9 @@ def import_weights(options: ImportConfig) -> str:
     lines = [str(imported.report)]
     if vocabulary is not None:
         lines.append(f"{options.captions}: {len(vocabulary):,} words")
-    untrained = [name for name in imported.recipe.networks if name not in scheme.networks]
     if untrained:
         lines.append(f"in none of the files, so untrained: {', '.join(untrained)}")
-    return "\n".join([*lines, f"run folder {run_dir}", _next(run, scheme.networks, run_dir)])
+    return "\n".join([*lines, f"run folder {run_dir}", _next(run, run_dir)])
 
 
 def _vocabulary(options: ImportConfig, reads_words: bool) -> list[str] | None:
@@ -71,12 +76,22 @@ def _check_size(options: ImportConfig, given: int, wanted: int) -> None:
         )
 
 
-def _check_width(options: ImportConfig, given: int, wanted: int | None) -> None:
+def _check_width(options: ImportConfig, text_encoder: Run, imported: published.Import) -> None:
+    wanted = imported.context.text_dim
     if wanted is None:
+        advice = "leave it out"
+        if imported.recipe.kind == "gan" and imported.recipe.request.text == "words":
+            advice = "give the file of its text encoder beside the generator's, with a scheme that takes both"
         raise UserError(
             f"--text_encoder_run={options.text_encoder_run}: the network in {options.weights} takes no sentence "
-            "vectors of another run: leave it out"
+            f"vectors of another run: {advice}"
         )
+    if text_encoder.recipe.request.text != "characters":
+        raise UserError(
+            f"--text_encoder_run={options.text_encoder_run} is a run of {text_encoder.paper}: give one of a text "
+            "encoder that reads characters"
+        )
+    given = text_encoder.recipe.hyperparameters.embedding_dim
     if given != wanted:
         raise UserError(
             f"--text_encoder_run={options.text_encoder_run} gives vectors of {given}, the generator in "
@@ -84,11 +99,21 @@ def _check_width(options: ImportConfig, given: int, wanted: int | None) -> None:
         )
 
 
-def _next(run: Run, imported: tuple[str, ...], run_dir: Path) -> str:
-    """What to type next, or why it draws nothing."""
+def _next(run: Run, run_dir: Path) -> str:
+    """What to type next, or what the networks that were imported are not enough for."""
+    untrained = run.config.untrained
     if run.recipe.kind != "gan":
-        return f"next: t2i-evaluate --run_dir={run_dir} --data_dir=..."
-    if "generator" not in imported:
+        if "text_encoder" in untrained:
+            return "note: without a text encoder it reads no captions: import both"
+        if "image_encoder" not in untrained:
+            return f"next: t2i-evaluate --run_dir={run_dir} --data_dir=..."
+        if run.recipe.request.text == "characters":
+            return f"next: t2i-train --paper=... --data_dir=... --text_encoder_run={run_dir}"
+        return (
+            f"next: t2i-export --run_dir={run_dir} --out=...; AttnGAN takes the file beside its generator's "
+            "(--scheme=attngan), or this encoder with its image encoder (--scheme=damsm)"
+        )
+    if "generator" in untrained:
         return "note: without a generator it draws nothing"
     if run.takes_text and run.text_encoder is None and run.vocabulary is None:
         return "note: without a text encoder it draws no pictures of sentences: import it with one"

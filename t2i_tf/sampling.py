@@ -118,11 +118,14 @@ def _sampled(options: SampleConfig) -> Iterator[str]:
         raise UserError(
             f"--run_dir={options.run_dir} is a run of {run.paper}, which draws no pictures: give the run of a generator"
         )
-    if options.mode == "nearest" and not run.config.training.data_dir:
-        raise UserError(
-            f"--mode=nearest sees with the trained discriminator, and --run_dir={options.run_dir} was imported without "
-            "one: give a run of t2i-train"
+    if options.mode == "nearest":
+        run.config.need(
+            f"--mode=nearest: --run_dir={options.run_dir}",
+            [*run.recipe.discriminators][-1],
+            advice="give a run of t2i-train, or import its discriminators along",
         )
+        if not (options.data_dir or run.config.training.data_dir):
+            raise UserError(f"--mode=nearest: --run_dir={options.run_dir} was imported: give --data_dir")
     captions, out = captions_of(options, run), Path(options.out)
     if options.film:
         yield from film.film(run, captions, seeds, options)

@@ -159,3 +159,15 @@ def test_folders_are_the_same_however_they_are_written(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("data")
     plain = changed(data_dir=str(tmp_path / "data"), text_encoder_run="runs/1", init_from="runs/2")
     assert changed(data_dir="link/", text_encoder_run="runs//1/", init_from=f"{tmp_path}/runs/2") == plain
+
+
+def test_networks_that_no_import_brought_are_kept_and_old_runs_lack_the_key(tmp_path):
+    imported = dataclasses.replace(RUN, untrained=("discriminator",))
+    back = RunConfig.read(written(tmp_path, imported.to_json()))
+    assert back.untrained == ("discriminator",)
+    back.need("runs/1", "generator")
+    with pytest.raises(UserError, match="^runs/1: its discriminator was in no file of the import, so untrained: "):
+        back.need("runs/1", "generator", "discriminator")
+    old = json.loads(RUN.to_json())
+    del old["untrained"]
+    assert RunConfig.read(written(tmp_path, old)).untrained == ()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from t2i_tf import cli, importing, published
-from t2i_tf.config import ImportConfig
+from t2i_tf import cli, importing, published, sampling
+from t2i_tf.config import EvaluateConfig, ImportConfig, SampleConfig
+from t2i_tf.data import records
 from t2i_tf.errors import UserError
+from t2i_tf.evaluation import evaluate
 from t2i_tf.inference import load
+from t2i_tf.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +79,64 @@ def test_command_line_refuses_in_one_line(files, tmp_path, capsys):
     assert cli.import_weights([*flags, "--scheme=nothing"]) == 2
     assert "gan_int_cls_generator" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+TEXT = {"paper": "char_cnn_rnn", "scheme": "char_cnn_rnn"}
+SMALL = {"image_encoder_width": 2}
+
+
+def test_a_text_encoder_is_scored_with_no_pictures(files, blossoms, tmp_path):
+    """Its picture encoder is random: chance would be read off as a score."""
+    weights = {**TEXT, "weights": str(files / "text.npz")}
+    said = importing.import_weights(options(files, tmp_path / "text", **weights), SMALL)
+    assert f"next: t2i-train --paper=... --data_dir=... --text_encoder_run={tmp_path / 'text'}" in said
+    run, split = load(tmp_path / "text"), records.Dataset.open(blossoms).split("test")
+    assert run.config.untrained == ("image_encoder",) and run.encode(["a red flower"]).shape == (1, 16)
+    assert evaluate.fitting(run, split) == []
+    for metric in ("retrieval", "recall"):
+        with pytest.raises(UserError, match=f"--metrics={metric}: its image_encoder was in no file of the import"):
+            evaluate.evaluate(run, metric, split, EvaluateConfig())
+    with pytest.raises(UserError, match="this run of char_cnn_rnn: its image_encoder was in no file"):
+        run.encode_pictures(np.zeros([1, 64, 64, 3], np.uint8))
+
+
+def test_nearest_pictures_need_a_trained_discriminator(files, blossoms, tmp_path):
+    importing.import_weights(options(files, tmp_path / "gan"), {"discriminator_width": 2})
+    asked = SampleConfig(run_dir=str(tmp_path / "gan"), mode="nearest", data_dir=str(blossoms), out=str(tmp_path))
+    with pytest.raises(UserError, match="--mode=nearest: --run_dir=.*: its discriminator was in no file"):
+        list(sampling.sample(asked))
+
+
+def test_fine_tuning_takes_what_was_imported_and_starts_the_rest_anew(files, gan_run, tmp_path, caplog):
+    of_generator = {"discriminator_width": gan_run.given["discriminator_width"]}
+    importing.import_weights(options(files, tmp_path / "gan"), of_generator)
+    imported = load(tmp_path / "gan", weights="raw").recipe
+    training = dataclasses.replace(gan_run.training, init_from=str(tmp_path / "gan"), run_dir=str(tmp_path / "run"))
+    session = loop.Session(training, gan_run.given)
+    fresh = session.recipe.discriminator.get_weights()
+    loop._load_pretrained(session)
+    assert "was imported without discriminator, which start anew" in caplog.text
+    for ours, theirs in (
+        (session.recipe.generator.get_weights(), imported.generator.get_weights()),
+        (session.recipe.discriminator.get_weights(), fresh),
+    ):
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_what_no_file_tells_can_be_said_and_nothing_else(files, tmp_path, capsys):
+    flags = ["--paper=char_cnn_rnn", "--scheme=char_cnn_rnn", f"--weights={files / 'text.npz'}"]
+    flags += ["--image_encoder_width=2", f"--run_dir={tmp_path / 'text'}"]
+    assert cli.import_weights([*flags, "--embedding_dim=8"]) == 2
+    assert "--embedding_dim=8: the weights in" in capsys.readouterr().err and not (tmp_path / "text").exists()
+    assert cli.import_weights([*flags, "--character_rule=keep_spaces"]) == 2
+    assert "--character_rule=keep_spaces: must be one of" in capsys.readouterr().err
+    assert cli.import_weights([*flags, "--character_rule=demo"]) == 0
+    assert load(tmp_path / "text").recipe.hyperparameters.character_rule == "demo"
+
+
+def test_an_unknown_scheme_is_answered_with_those_of_the_paper_and_what_they_are(files, tmp_path):
+    with pytest.raises(UserError) as raised:
+        importing.import_weights(options(files, tmp_path / "run", paper="damsm", scheme="nothing"))
+    message = str(raised.value)
+    assert "damsm_text_encoder (text encoder of a DAMSM alone" in message and "gan_int_cls" not in message
+    assert "\n" not in message

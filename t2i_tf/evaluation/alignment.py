@@ -18,6 +18,8 @@ from t2i_tf.evaluation.sources import Drawn
 from t2i_tf.inference import Run, load
 
 FOLDS = 10
+ENCODERS = ("text_encoder", "image_encoder")
+"""What compares captions with pictures."""
 
 
 def retrieval(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
@@ -108,11 +110,14 @@ class RPrecision:
         if not run.takes_text:
             raise UserError(f"--metrics=r_precision needs a run that draws captions, this is one of {run.paper}")
         self.judge = load(options.damsm_run) if options.damsm_run else run
+        given = f"--damsm_run={options.damsm_run}" if options.damsm_run else f"--run_dir={options.run_dir}"
         if not hasattr(self.judge.recipe, "encode_pictures"):
-            given = f"--damsm_run={options.damsm_run}" if options.damsm_run else f"--run_dir={options.run_dir}"
             raise UserError(
                 f"--metrics=r_precision: {given} holds no encoder of pictures: give --damsm_run=RUN of a DAMSM"
             )
+        self.judge.config.need(
+            f"--metrics=r_precision: {given}", *ENCODERS, advice="give --damsm_run=RUN of a DAMSM with both encoders"
+        )
         others = _fewest_others(split)
         if others < metrics.CANDIDATES - 1:
             raise UserError(
@@ -121,10 +126,13 @@ class RPrecision:
             )
         self.source, self.encoder, self.seed = source, options.damsm_run or "the run's own", options.seed
         self._groups = np.repeat(np.arange(split.num_images), split.caption_counts)
-        encoder = self.judge.recipe.image_encoder.get_weights()
-        self._sha256 = fingerprint(self.judge.recipe.text_encoder.get_weights() + encoder)
-        against = getattr(run.recipe, "trained_against", None)
-        self._flattered = against is not None and fingerprint(against) == fingerprint(encoder)
+        weights = {name: self.judge.recipe.networks[name].get_weights() for name in ENCODERS}
+        self._sha256 = fingerprint(weights["text_encoder"] + weights["image_encoder"])
+        against = getattr(run.recipe, "trained_against", ())
+        known = [name for name in against if name not in run.config.untrained]
+        self._flattered = bool(known) and all(
+            fingerprint(run.recipe.networks[name].get_weights()) == fingerprint(weights[name]) for name in known
+        )
         if self._flattered:
             logging.warning("r_precision: the judge is the encoder that this run was trained against: that flatters it")
         self._vectors: list[np.ndarray] = []
@@ -187,6 +195,7 @@ def _check_encoder(run: Run, metric: str) -> None:
     if not (hasattr(run.recipe, "encode_pictures") and hasattr(run.recipe, "encode_captions")):
         alone = " trained without pictures" if hasattr(run.recipe, "encode_captions") else ""
         raise UserError(f"--metrics={metric} needs a run of a text encoder, this is one of {run.paper}{alone}")
+    run.config.need(f"--metrics={metric}", *ENCODERS, advice="give a run that holds both encoders")
 
 
 def _image_vectors(run: Run, split: records.Split, chosen: np.ndarray | None = None) -> np.ndarray:

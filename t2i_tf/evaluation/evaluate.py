@@ -108,8 +108,12 @@ PASSING = (*realism.METRICS, "r_precision")
 """Those that share the pictures a run draws: they are drawn once for all of them and not kept."""
 
 
-def fitting(run: Run, split: records.Split) -> list[str]:
-    """The metrics of a paper that this data set allows."""
+def fitting(run: Run, split: records.Split, damsm_run: str | None = None) -> list[str]:
+    """The metrics of a paper that this data set allows, and networks that an import brought.
+
+    Args:
+        damsm_run: judges r_precision in place of the run's own encoders.
+    """
     has_captions = bool(split.caption_offsets[-1])
     captions_go_in = has_captions and (run.text_encoder is not None or run.vocabulary is not None)
     fits = {
@@ -123,7 +127,10 @@ def fitting(run: Run, split: records.Split) -> list[str]:
         "attention_on_petals": has_captions and split.dataset.manifest["name"] == "blossoms",
         "captions": has_captions,
     }
-    return [name for name in run.recipe.score_metrics if fits[name]]
+    needed = {"generator"} if run.recipe.kind == "gan" else set(alignment.ENCODERS)
+    judges = set() if damsm_run else set(alignment.ENCODERS)
+    needs = {name: needed | (judges if name == "r_precision" else set()) for name in fits}
+    return [name for name in run.recipe.score_metrics if fits[name] and not needs[name] & set(run.config.untrained)]
 
 
 def evaluate(run: Run, metric: str, split: records.Split, options: EvaluateConfig) -> dict:
@@ -231,7 +238,7 @@ def _evaluated(options: EvaluateConfig) -> Iterator[str]:
 
 def _asked(run: Run, options: EvaluateConfig) -> tuple[records.Split, list[str]]:
     split = records.Dataset.open(options.data_dir or run.config.training.data_dir).split(options.split)
-    names = fitting(run, split) if options.metrics == ("default",) else list(options.metrics)
+    names = fitting(run, split, options.damsm_run) if options.metrics == ("default",) else list(options.metrics)
     if not names:
         raise UserError(f"no metric fits a run of {run.paper} on {split.dataset.path}: name one with --metrics")
     return split, names

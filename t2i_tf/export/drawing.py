@@ -45,6 +45,7 @@ class Drawing:
     def __init__(self, run: Run, tolerance: int = 0):
         """tolerance: levels of 255 by which values may differ from those of the run."""
         self.run, self.recipe, self.tolerance, self.reader = run, run.recipe, tolerance, None
+        run.need_generator()
         if run.takes_text:
             reads_words = self.recipe.request.text == "words"
             if not reads_words and run.text_encoder is None:

@@ -20,6 +20,7 @@ class Encoding:
     """A run that turns captions, and pictures, into vectors."""
 
     def __init__(self, run: Run):
+        run.need("text_encoder")
         self.run, self.recipe, self.reader = run, run.recipe, Reader(run)
 
     def examples(self) -> tuple:
@@ -53,6 +54,8 @@ class Encoding:
             notes["problem"] = tf.where(of_picture != "", of_picture, notes["problem"])
             return {"attention": maps, "tokens": self.reader.tokens(captions), **notes}
 
+        if "image_encoder" in self.run.config.untrained:
+            return {"encode": encode}
         of_pictures = {"encode_pictures": encode_pictures, "attend": attend}
         return {"encode": encode, **{name: made for name, made in of_pictures.items() if hasattr(self.recipe, name)}}
 

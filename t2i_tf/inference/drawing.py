@@ -47,6 +47,10 @@ class DrawsPictures:
             made = self.recipe.attend(condition, noise)
         return {"images": [to_uint8(image) for image in made["images"]], "attention": made["attention"]}
 
+    def need_generator(self) -> None:
+        """Raises UserError when the run was imported without what draws."""
+        self.need("generator", "stage1_generator")
+
     def _weights(self):
         """Held by the traced graph where they stay; by several devices each has its own."""
         return constant_weights(self.draws_only and devices.count() == 1)
@@ -59,6 +63,7 @@ class DrawsPictures:
     def render(self, conditions, noise: dict, batch_size: int = BATCH_SIZE) -> list[np.ndarray]:
         """Conditions of N rows, as `embed` gives them, and noise -> pictures uint8 [N,S,S,3] of every scale, small to
         large."""
+        self.need_generator()
         return in_batches(self._sample, conditions, noise, batch_size)
 
     def generate(self, captions: list[str] | None, seeds: list[int], truncation: float = 1.0) -> list[np.ndarray]:
@@ -84,6 +89,7 @@ class DrawsPictures:
         """
         if self.recipe.kind != "gan" or not hasattr(self.recipe, "attend"):
             raise UserError(f"a run of {self.paper} draws no pictures by attention to words: give one that does")
+        self.need_generator()
         made = in_batches(self._attend, self._conditions(captions), self.noise(seeds, truncation), BATCH_SIZE)
         return made["images"], made["attention"]
 

@@ -50,6 +50,7 @@ class ReadsCaptions:
         """
         if not hasattr(self.recipe, "encode_captions"):
             raise UserError(f"a run of {self.paper} encodes no captions: give the run of a text encoder")
+        self.need("text_encoder")
         if self.recipe.request.text == "words":
             self._known_words()
         parts = [

@@ -40,6 +40,10 @@ class Run(ReadsCaptions, DrawsPictures, DescribesPictures, SeesPictures):
     def paper(self) -> str:
         return self.config.training.paper
 
+    def need(self, *networks: str) -> None:
+        """Raises UserError when an import left one of these networks untrained."""
+        self.config.need(f"this run of {self.paper}", *networks)
+
     def save(self, folder: Path) -> None:
         """Writes a run folder with configuration and weights alone, the configuration last: it makes it a run."""
         folder = Path(folder)

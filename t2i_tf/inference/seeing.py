@@ -19,8 +19,9 @@ class SeesPictures:
     def encode_pictures(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures uint8 [N,S,S,3] -> their vectors float32 [N, embedding_dim], to compare with those of captions.
 
-        Raises UserError when a frozen network in front cannot be had.
+        Raises UserError when a frozen network in front cannot be had, or no import brought the image encoder.
         """
+        self.need("image_encoder")
         _ = getattr(self.recipe, "frozen_features", None)  # loaded here: on each device it would be once more
         return devices.rows_of(self._encode_pictures, pictures)
 
@@ -46,7 +47,11 @@ class SeesPictures:
         return self.recipe.image_features(to_floats(images))
 
     def image_features(self, images: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [N,S,S,3] of the largest scale -> what its discriminator makes of them, float32 [N, F]."""
+        """Pictures uint8 [N,S,S,3] of the largest scale -> what its discriminator makes of them, float32 [N, F].
+
+        Raises UserError when that was imported without weights.
+        """
+        self.need([*self.recipe.discriminators][-1])
         return devices.rows_of(self._features, images)
 
     @tf.function(autograph=False)
@@ -56,4 +61,5 @@ class SeesPictures:
     def attend_pictures(self, pictures: np.ndarray, captions: list[str]) -> np.ndarray:
         """Where in its own picture each word of a caption looks: pictures uint8 [N,S,S,3] and captions [N] -> float32
         [N,T,h,w], sums of 1 over the places; behind the `tokens` of a caption it means nothing. One batch."""
+        self.need("text_encoder", "image_encoder")
         return self._attend_pictures(pictures, tf.constant(captions)).numpy()

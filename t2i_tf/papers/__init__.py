@@ -22,8 +22,8 @@ Every recipe has
 * maybe `selection`: the `Selection` whose best weights are kept, and which stops training that no longer gets better;
 * maybe `pretrained`: network name, or "name.part" of one -> (run folder, network name there), weights that a fresh run
   starts from, the averaged ones where that run keeps them; UserError for a run that does not fit;
-* maybe `start()`: sets the weights that a fresh run without --init_from starts from and that no run folder holds
-  (ImageNet); UserError when they cannot be had;
+* maybe `start(fresh)`: sets the weights that the named networks, which --init_from did not bring, start from and that
+  no run folder holds (ImageNet); UserError when they cannot be had;
 * maybe `clip_norms`: network name -> largest global norm of the gradient of its trained weights, all replicas' rows
   together; a larger gradient is scaled down to it before the optimizer sees it;
 * maybe `whole_batch`: why its loss cannot be had from parts of a batch (--accumulate), or None.

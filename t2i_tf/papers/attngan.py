@@ -275,11 +275,19 @@ class Recipe:
         run = RunConfig.read(hp.damsm_run)
         if run.training.paper != "damsm":
             raise UserError(f"--damsm_run={hp.damsm_run} is a run of {run.training.paper}: give one of --paper=damsm")
+        run.need(
+            f"--damsm_run={hp.damsm_run}",
+            "text_encoder",
+            "image_encoder",
+            advice="give a DAMSM with both encoders (t2i-import-weights --scheme=damsm)",
+        )
         theirs = run.hyperparameters
         shared = ["recurrent", "word_dim", "embedding_dim"]
         if hp.image_encoder == "conv":
             shared.append("image_encoder_width")
         differing = [f"--{name}={theirs[name]}" for name in shared if theirs[name] != getattr(hp, name)]
+        if theirs.get("aligned_corners") and not hp.aligned_corners:
+            differing.append("--aligned_corners")
         layout = encoders.image_layout(theirs["image_encoder"])
         if layout != encoders.image_layout(hp.image_encoder):
             differing.append(f"--image_encoder={layout}")
@@ -394,9 +402,9 @@ class Recipe:
         return self.image_encoder(tf.cast(pictures, tf.float32) / 127.5 - 1.0)[1]
 
     @property
-    def trained_against(self) -> list | None:
-        """Weights of the picture encoder whose loss it was trained with: as a judge it flatters. None: of none."""
-        return self.image_encoder.get_weights() if self.hyperparameters.damsm_weight else None
+    def trained_against(self) -> tuple[str, ...]:
+        """Names of the encoders whose loss it was trained with: as judges they flatter."""
+        return ("text_encoder", "image_encoder") if self.hyperparameters.damsm_weight else ()
 
     def image_features(self, images) -> tf.Tensor:
         """Of the largest scale: [B,S,S,3] in [-1, 1] -> [B, F]."""

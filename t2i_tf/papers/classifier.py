@@ -104,8 +104,8 @@ class Recipe:
         self.feature_width = features.shape[-1]
         self.networks = {"classifier": self.classifier}
 
-    def start(self) -> None:
-        if self.classifier.layout == "inception":
+    def start(self, fresh: set[str]) -> None:
+        if "classifier" in fresh and self.classifier.layout == "inception":
             try:
                 encoders.start_inception(self.classifier.trunk, self.hyperparameters.image_encoder)
             except ValueError as error:

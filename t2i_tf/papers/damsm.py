@@ -49,6 +49,9 @@ class Hyperparameters:
         "frozen Inception-v3 normalises with the statistics of each batch and goes on averaging them, as published; "
         "--nomoving_statistics: it keeps those it has (always so with TF Hub)",
     )
+    aligned_corners: bool = option(
+        False, "pictures are resized for Inception-v3 with aligned corners, as PyTorch 0.3 did (old runs)"
+    )
     gamma1: float = option(4.0, "how sharply a word picks its regions")
     gamma2: float = option(5.0, "how much the best words of a caption count")
     gamma3: float = option(10.0, "how sharply matching pairs are told from the others of the batch")
@@ -141,6 +144,7 @@ class Recipe:
                 hp.embedding_dim,
                 hp.image_encoder_width,
                 hp.moving_statistics,
+                aligned_corners=hp.aligned_corners,
                 frozen=hp.trunk_run is not None and hp.frozen_trunk,
                 name="image_encoder",
             )
@@ -170,9 +174,9 @@ class Recipe:
                 )
         return {"image_encoder.trunk": (hp.trunk_run, "trunk")}
 
-    def start(self) -> None:
+    def start(self, fresh: set[str]) -> None:
         try:
-            if self.image_encoder.layout == "inception":
+            if "image_encoder" in fresh and self.image_encoder.layout == "inception":
                 self.image_encoder.start()
         except ValueError as error:
             raise UserError(f"--image_encoder={error}") from error

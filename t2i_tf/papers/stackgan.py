@@ -52,7 +52,11 @@ class Hyperparameters:
     stage: int = option(
         1, "1: pictures of 64 pixels; 2: pictures of 256 pixels from those of --stage1_run", choices=(1, 2)
     )
-    stage1_run: str | None = option(None, "stage 2: run folder of the trained Stage-I, of the same form and widths")
+    stage1_run: str | None = option(
+        None,
+        "stage 2: run folder of the trained Stage-I, of the same form and widths, or of a Stage-II, whose Stage-I is "
+        "taken",
+    )
     generator_width: int = option(
         128, "unit of the generators' channels, a multiple of 4 for stage 2 (GF_DIM)", minimum=1
     )
@@ -408,20 +412,21 @@ class Recipe:
         if hp.stage1_run is None:
             return {}
         run = RunConfig.read(hp.stage1_run)
-        theirs = run.hyperparameters
-        if run.training.paper != "stackgan" or theirs["stage"] != 1:
+        if run.training.paper != "stackgan":
             raise UserError(
-                f"--stage1_run={hp.stage1_run} is no run of Stage-I: give one of --paper=stackgan with --stage=1"
+                f"--stage1_run={hp.stage1_run} is a run of {run.training.paper}: give one of --paper=stackgan"
             )
         decisive = ("form", "generator_width", "condition_dim", "noise_dim", "conditioning_activation")
-        differing = [f"--{name}={theirs[name]}" for name in decisive if theirs[name] != getattr(hp, name)]
+        settings = run.hyperparameters
+        differing = [f"--{name}={settings[name]}" for name in decisive if settings[name] != getattr(hp, name)]
         if differing:
             raise UserError(f"--stage1_run={hp.stage1_run} was trained with other settings: add {' '.join(differing)}")
-        return {"stage1_generator": (hp.stage1_run, "generator")}
+        theirs = "generator" if settings["stage"] == 1 else "stage1_generator"
+        run.need(f"--stage1_run={hp.stage1_run}", theirs)
+        return {"stage1_generator": (hp.stage1_run, theirs)}
 
-    def start(self) -> None:
-        hp = self.hyperparameters
-        if hp.stage == 2 and hp.stage1_run is None:
+    def start(self, fresh: set[str]) -> None:
+        if "stage1_generator" in fresh and self.hyperparameters.stage1_run is None:
             raise UserError("--stage=2 draws on the pictures of Stage-I: give --stage1_run=RUN of a trained --stage=1")
 
     def steps_per_epoch(self, num_images: int) -> int:

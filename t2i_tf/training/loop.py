@@ -347,12 +347,15 @@ def _recorders(session: Session, run_dir: Path, start: int, keeper, writer, best
 
 def _load_pretrained(session: Session) -> None:
     """The weights that a fresh run starts from: those of --init_from, and parts the paper takes from other runs, as
-    these would draw or encode with them."""
-    networks = session.recipe.networks
-    if session.training.init_from:
-        checkpoints.load_weights(session.training.init_from, networks)
-    elif hasattr(session.recipe, "start"):
-        session.recipe.start()
+    these would draw or encode with them. Networks that an import left untrained start anew."""
+    networks, init_from, fresh = session.recipe.networks, session.training.init_from, {*session.recipe.networks}
+    if init_from:
+        fresh &= {*RunConfig.read(init_from).untrained}
+        checkpoints.load_weights(init_from, {name: networks[name] for name in networks if name not in fresh})
+        if fresh:
+            logging.warning("--init_from=%s was imported without %s, which start anew", init_from, ", ".join(fresh))
+    if hasattr(session.recipe, "start"):
+        session.recipe.start(fresh)
     for name, (run_dir, theirs) in getattr(session.recipe, "pretrained", {}).items():
         network, *parts = name.split(".")
         part = functools.reduce(getattr, parts, networks[network])

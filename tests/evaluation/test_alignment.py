@@ -1,5 +1,6 @@
 """Scores of trained encoders: on real runs of the smallest sizes."""
 
+import dataclasses
 import json
 import logging
 import types
@@ -91,6 +92,19 @@ def test_a_judge_with_other_weights_does_not_flatter(attngan, damsm_run, split, 
     with caplog.at_level(logging.WARNING):
         score = evaluate.evaluate(attngan, "r_precision", split, options)
     assert not score["trained_against_encoder"] and "flatters" not in caplog.text
+
+
+def test_a_run_without_its_picture_encoder_is_judged_by_another(attngan, damsm_run, split):
+    """And its text encoder tells that it was trained against that one."""
+    config = dataclasses.replace(attngan.config, untrained=("image_encoder",))
+    imported = inference.Run(config, attngan.recipe, attngan.step, vocabulary=attngan.vocabulary)
+    assert "r_precision" in evaluate.fitting(attngan, split)
+    assert "r_precision" not in evaluate.fitting(imported, split)
+    assert "r_precision" in evaluate.fitting(imported, split, str(damsm_run.path))
+    with pytest.raises(UserError, match="--metrics=r_precision: .*its image_encoder was in no file.* give --damsm_run"):
+        evaluate.evaluate(imported, "r_precision", split, EvaluateConfig())
+    options = EvaluateConfig(num_images=12, damsm_run=str(damsm_run.path))
+    assert evaluate.evaluate(imported, "r_precision", split, options)["trained_against_encoder"]
 
 
 def test_other_generators_can_be_judged_at_other_sizes(gan_run, damsm_run, split):

@@ -254,6 +254,17 @@ def test_another_image_encoder_or_vocabulary_is_refused(damsm_run):
         _ = made.pretrained
 
 
+def test_a_damsm_that_lacks_an_encoder_or_resizes_otherwise_is_refused(damsm_run, tmp_path):
+    config = damsm_run[0].config
+    for changes, message in (
+        ({"untrained": ("image_encoder",)}, "--damsm_run=.*: its image_encoder was in no file .* both encoders"),
+        ({"hyperparameters": {**config.hyperparameters, "aligned_corners": True}}, "add --aligned_corners"),
+    ):
+        (tmp_path / "config.json").write_text(dataclasses.replace(config, **changes).to_json())
+        with pytest.raises(UserError, match=message):
+            _ = recipe(damsm_run=str(tmp_path)).pretrained
+
+
 def test_a_run_of_another_paper_is_refused(tmp_path):
     config = RunConfig(TrainConfig(paper="char_cnn_rnn", data_dir=""), {}, {})
     (tmp_path / "config.json").write_text(config.to_json())

@@ -54,7 +54,7 @@ def test_inception_is_that_of_keras(tmp_path):
     theirs.save_weights(tmp_path / "weights.weights.h5")
     theirs.save(tmp_path / "whole.h5")
     ours = recipe(image_encoder=str(tmp_path / "weights.weights.h5"), image_size=299)
-    ours.start()
+    ours.start({"classifier"})
     images = generator.uniform(-1, 1, (1, 299, 299, 3)).astype(np.float32)
     found, logits = ours.classify(images)
     expected = theirs(images, training=False).numpy()
@@ -180,4 +180,4 @@ def test_settings_that_cannot_be_are_refused(given, message):
 def test_weights_that_are_not_there_are_told_when_a_run_starts(tmp_path):
     ours = recipe(image_encoder=str(tmp_path / "nowhere.h5"), image_size=64)
     with pytest.raises(UserError, match="--image_encoder=.*no Inception-v3 weights there"):
-        ours.start()
+        ours.start({"classifier"})

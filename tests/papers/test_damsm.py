@@ -192,7 +192,7 @@ def test_words_are_asked_for():
 
 def test_a_fresh_run_needs_weights_of_inception():
     made = recipe()
-    made.start()  # the small network has none to load
+    made.start({"image_encoder"})  # the small network has none to load
     made.image_encoder.layout = made.image_encoder.source = "inception"
     with pytest.raises(UserError, match="--image_encoder=inception names no weights to start from: give keras"):
-        made.start()
+        made.start({"image_encoder"})

@@ -370,11 +370,12 @@ def test_settings_that_do_not_go_together(given, message):
 
 def test_stage_2_asks_for_stage_1_when_it_is_to_be_trained_from_nothing():
     """And not when it is rebuilt to draw, or goes on from another Stage-II."""
-    recipe().start()
+    recipe().start({"generator"})
     made = recipe(stage=2)
     assert recipe().pretrained == made.pretrained == {}
     with pytest.raises(UserError, match="give --stage1_run=RUN"):
-        made.start()
+        made.start({"generator", "stage1_generator"})
+    made.start({"generator"})
 
 
 def stage_1(folder, paper="stackgan", **given):
@@ -386,13 +387,14 @@ def stage_1(folder, paper="stackgan", **given):
 def test_stage_2_takes_the_generator_of_stage_1(tmp_path):
     run = stage_1(tmp_path)
     assert recipe(stage=2, stage1_run=run).pretrained == {"stage1_generator": (run, "generator")}
+    stage_1(tmp_path, stage=2)
+    assert recipe(stage=2, stage1_run=run).pretrained == {"stage1_generator": (run, "stage1_generator")}
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"paper": "gan_int_cls"}, "is no run of Stage-I"),
-        ({"stage": 2}, "is no run of Stage-I"),
+        ({"paper": "gan_int_cls"}, "is a run of gan_int_cls"),
         ({"conditioning_activation": "linear"}, "other settings: add --conditioning_activation=linear$"),
         ({"form": "pytorch", "noise_dim": 3}, "other settings: add --form=pytorch --noise_dim=3$"),
     ],
