@@ -441,12 +441,20 @@ class DemoConfig(LoadedConfig):
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """Turns published weights into a run folder that sample and evaluate take."""
+    """Turns published weights into a run folder that sample and evaluate take.
+
+    Settings of the paper that no file tells (--published_mask, --character_rule, ...) can be given too.
+    """
 
     paper: str = option(REQUIRED, "the paper whose weights these are")
-    scheme: str = option(REQUIRED, "the naming scheme of the file; a wrong one is answered with the list")
+    scheme: str = option(
+        REQUIRED,
+        "the naming scheme of the file, e.g. attngan; another word is answered with the paper's and their files",
+    )
     weights: str = option(
-        REQUIRED, "the published file: .npz, .pth or .t7; joined by commas for a scheme of several, in any order"
+        REQUIRED,
+        "the published file: .npz, .pth, .t7 or a TensorFlow .ckpt; joined by commas for a scheme of several, in any "
+        "order",
     )
     run_dir: str = option(REQUIRED, "run folder to write")
     text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2i_tf import cli, importing, papers, published
-from t2i_tf.config import ImportConfig, TrainConfig
+from t2i_tf import cli, export, importing, papers, published
+from t2i_tf.config import ExportConfig, ImportConfig, RunConfig, TrainConfig
 from t2i_tf.data import records
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run, load
@@ -140,6 +140,27 @@ def test_attngan_trains_on_an_imported_damsm_and_reads_by_its_words(
             trained.recipe.networks[name].weights, damsm.recipe.networks[name].weights, strict=True
         ):
             np.testing.assert_array_equal(ours, theirs)
+
+
+SMALL = {"image_encoder": "conv", "image_encoder_width": 1}
+
+
+def test_what_no_file_holds_is_said_and_kept(files, tmp_path):
+    given = {**SMALL, "discriminator_width": 1, "published_mask": True}
+    importing.import_weights(options(files, tmp_path / "gan"), given)
+    config = RunConfig.read(tmp_path / "gan")
+    assert config.hyperparameters["published_mask"]
+    assert config.untrained == ("discriminator_16", "discriminator_32", "image_encoder")
+    alone = {"paper": "damsm", "scheme": "damsm_text_encoder", "weights": str(files / "text_encoder.npz")}
+    said = importing.import_weights(options(files, tmp_path / "text", **alone), {**SMALL, "image_size": 32})
+    assert f"next: t2i-export --run_dir={tmp_path / 'text'}" in said and "--scheme=attngan" in said
+    out = tmp_path / "export"
+    lines = [*export.export(ExportConfig(run_dir=str(tmp_path / "text"), out=str(out)))]
+    assert any("encode(" in line for line in lines) and not any("encode_pictures(" in line for line in lines)
+    reader = {"text_encoder_run": str(tmp_path / "text"), "scheme": "attngan_generator", "captions": None}
+    with pytest.raises(UserError, match="give the file of its text encoder beside the generator's"):
+        weights = str(files / "netG.npz")
+        importing.import_weights(options(files, tmp_path / "run", **reader, weights=weights), given)
 
 
 # What is refused, in one line.
