@@ -454,3 +454,12 @@ def test_the_best_weights_are_kept_by_the_score_asked_for(blossoms, tmp_path, se
     assert (kept["metric"], kept["name"]) == ("captions", value)
     assert kept["value"] == {line["step"]: line[value] for line in lines}[kept["step"]]
     assert f"best captions/{value}" in outcome.best
+    other, of_other = {
+        "bleu": ("likelihood", "negative_log_likelihood"),
+        "likelihood": ("bleu", "bleu_4"),
+    }[select_by]
+    folder = tmp_path / "run" / f"best_{other}"
+    kept = json.loads((folder / "score.json").read_text())
+    assert kept["name"] == of_other and not (tmp_path / "run" / f"best_{select_by}").exists()
+    run = inference.load(folder)  # a run folder of its own
+    assert run.step == kept["step"] and run.vocabulary == inference.load(tmp_path / "run").vocabulary

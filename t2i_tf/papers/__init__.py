@@ -20,6 +20,8 @@ Every recipe has
   to the pipeline alone, and `optimizers(steps_per_epoch) -> dict` of name -> Keras optimizer;
 * `score_metrics`: names of the evaluation metrics that are computed while it trains;
 * maybe `selection`: the `Selection` whose best weights are kept, and which stops training that no longer gets better;
+* maybe `further_selections`: dict of folder name -> `Selection` whose best weights are kept in that folder of the run,
+  which is a run folder itself;
 * maybe `pretrained`: network name, or "name.part" of one -> (run folder, network name there), weights that a fresh run
   starts from, the averaged ones where that run keeps them; UserError for a run that does not fit;
 * maybe `start(fresh)`: sets the weights that the named networks, which --init_from did not bring, start from and that

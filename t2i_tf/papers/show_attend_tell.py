@@ -116,13 +116,19 @@ class Hyperparameters:
     )
     select_by: str = option(
         "bleu",
-        "score on unseen pictures by which the best weights are kept: bleu (BLEU-4 of greedy captions, the paper) or "
-        "likelihood (of their captions, the published code)",
+        "score on unseen pictures by which the best weights are chosen: bleu (BLEU-4 of greedy captions, the paper) or "
+        "likelihood (of their captions, the published code); those by the other are kept beside them",
         choices=("bleu", "likelihood"),
     )
     batch_size: int = option(64, "global batch size in captions, all of one length", minimum=1)
     epochs: int = option(20, "passes over all captions (published: until validation gets no better)", minimum=1)
     ema_decay: float = option(0.0, "decay of the moving average of the weights, 0 turns it off")
+
+
+SELECTIONS = {
+    "bleu": Selection("captions", "bleu_4"),
+    "likelihood": Selection("captions", "negative_log_likelihood", largest=False),
+}
 
 
 class PublishedInitializer(keras.initializers.Initializer):
@@ -613,9 +619,11 @@ class Recipe:
 
     @property
     def selection(self) -> Selection:
-        if self.hyperparameters.select_by == "bleu":
-            return Selection("captions", "bleu_4")
-        return Selection("captions", "negative_log_likelihood", largest=False)
+        return SELECTIONS[self.hyperparameters.select_by]
+
+    @property
+    def further_selections(self) -> dict[str, Selection]:
+        return {f"best_{name}": by for name, by in SELECTIONS.items() if by != self.selection}
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Every caption once, if all batches were full; the last one of each length is filled up with others of it."""

@@ -13,15 +13,16 @@ _COUNTS = ("no_better", "last")
 
 
 class BestWeights:
-    """Weights of the best score so far in `<run>/best`, and how many scores since then were no better.
+    """Weights of the best score so far in a folder of a run, and how many scores since then were no better.
 
     Args:
         selection: the recipe's `papers.Selection`.
         patience: `exhausted` after so many scores that were no better; None: never.
+        name: of the folder; that of `checkpoints.BEST` is what a run is loaded with.
     """
 
-    def __init__(self, run_dir: Path, selection, patience: int | None):
-        self.folder, self.selection, self.patience = Path(run_dir) / checkpoints.BEST, selection, patience
+    def __init__(self, run_dir: Path, selection, patience: int | None, name: str = checkpoints.BEST):
+        self.folder, self.selection, self.patience = Path(run_dir) / name, selection, patience
         self.step, self.value, self.no_better, self.last = None, None, 0, 0
         if self._file.is_file():
             try:

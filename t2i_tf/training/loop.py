@@ -97,6 +97,7 @@ class Session:
         self.steps -= self.steps % training.steps_per_execution
         self.selection = getattr(self.recipe, "selection", None)
         self.sample_every = training.sample_every or (self.steps_per_epoch if self.selection else SAMPLE_EVERY)
+        self.further_selections = getattr(self.recipe, "further_selections", {})
         self.sample_every = -(-self.sample_every // training.steps_per_execution) * training.steps_per_execution
         self._check_data()
 
@@ -328,6 +329,9 @@ def _open_folder(session: Session, run_dir: Path, start: int):
     run_folder.write(session.config, run_dir)
     write_vocabulary(run_dir, session.vocabulary)
     if session.text_encoder is not None and not (run_dir / TEXT_ENCODER / "config.json").exists():
+    for name in session.further_selections:  # run folders of their own
+        run_folder.write(session.config, run_dir / name)
+        write_vocabulary(run_dir / name, session.vocabulary)
         session.text_encoder.save(run_dir / TEXT_ENCODER)
     if start:
         logging.info("resuming %s at step %d", run_dir, start)
@@ -383,6 +387,8 @@ class _Observer:
         splits = session.dataset.manifest["splits"]
         self.test = next((session.dataset.split(name) for name in ("val", "test") if name in splits), None)
         self.captions = self._captions()
+        further = session.further_selections.items()
+        self.further = [BestWeights(run_dir, selection, None, name) for name, selection in further]
 
     def _captions(self):
         if self.session.recipe.kind != "gan" or (self.session.text_encoder is None and self.session.vocabulary is None):
@@ -404,8 +410,10 @@ class _Observer:
         finally:
             if live.average is not None:
                 live.average.swap()
-        if self.best is not None and self.best.selection.metric in scores:
-            self.best.consider(step, scores[self.best.selection.metric], live.recipe.networks, live.average)
+        for best in [*([] if self.best is None else [self.best]), *self.further]:
+            if best.selection.metric in scores:
+                best.consider(step, scores[best.selection.metric], live.recipe.networks, live.average)
+        if self.best is not None:
             self.session.trainer.stop_training = self.best.exhausted
 
     def _draw(self, live, step):
