@@ -72,5 +72,5 @@ def _of_the_test_split(run, options) -> tuple[list[str], np.ndarray]:
     split = dataset.split("test" if "test" in dataset.manifest["splits"] else "train")
     numbers = np.linspace(0, split.num_images - 1, min(DEFAULT_PICTURES, split.num_images)).astype(int)
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    views = pipeline.views(split, size, len(numbers), box_crop=box_crop, chosen=numbers)
+    views = pipeline.views(split, size, len(numbers), box_crop=box_crop, chosen=numbers, augmentation=False)
     return [split.names[number] for number in numbers], next(views.as_numpy_iterator())

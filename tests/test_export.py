@@ -19,6 +19,7 @@ from random_runs import RUNS, build
 
 from t2i_tf import export, inference
 from t2i_tf.config import ExportConfig
+from t2i_tf.data.images import FILTERS
 from t2i_tf.errors import UserError
 from t2i_tf.export import picture_files
 from t2i_tf.export.drawing import Drawing, InGraphDraw
@@ -269,12 +270,16 @@ def test_words_and_pictures_meet(exports):
 
 
 @pytest.mark.parametrize("sizes", [(40, 64), (32, 50), (97, 33)])
-@pytest.mark.parametrize("stored, squashed", [(None, False), (38, False), (38, True)])
-def test_pictures_of_any_size_are_prepared_as_by_the_live_run(tmp_path, sizes, stored, squashed):
-    run = build("show_attend_tell")
-    run.config.context.update(stored_size=stored, squashed=squashed)
-    smooth = tf.image.resize(np.random.default_rng(3).uniform(0, 255, [4, 4, 3]), sizes).numpy().astype(np.uint8)
-    Image.fromarray(smooth).save(tmp_path / "picture.png")
+@pytest.mark.parametrize(
+    "name, stored, squashed",
+    [("show_attend_tell", None, False), ("show_attend_tell", 38, True), ("damsm", 38, False), ("damsm", 38, True)],
+)
+@pytest.mark.parametrize("resample", FILTERS)
+def test_pictures_of_any_size_are_prepared_as_by_the_live_run(tmp_path, sizes, name, stored, squashed, resample):
+    run = build(name)
+    run.config.context.update(stored_size=stored, squashed=squashed, resample=resample)
+    sharp = np.random.default_rng(3).integers(0, 256, [*sizes, 3], np.uint8)
+    Image.fromarray(sharp).save(tmp_path / "picture.png")
     made, problem = picture_files.decoded(tf.constant([(tmp_path / "picture.png").read_bytes()]), run)
     live = run.prepared([tmp_path / "picture.png"])
     assert np.abs(made.numpy().astype(int) - live).max() <= 1 and problem.numpy() == b""

@@ -11,8 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 from t2i_tf import describing, inference, sampling
-from t2i_tf.config import EvaluateConfig, SampleConfig, TrainConfig
+from t2i_tf.config import EvaluateConfig, PrepareConfig, SampleConfig, TrainConfig
 from t2i_tf.data import pipeline, records
+from t2i_tf.data.images import FILTERS
+from t2i_tf.data.prepare import prepare
 from t2i_tf.data.sources.blossoms_masks import petal_masks
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import captioning, captions, evaluate, petals
@@ -130,16 +132,50 @@ def test_files_are_described_as_the_pictures_they_hold(captioner, pictures, tmp_
     assert captioner.prepared([]).shape == (0, 64, 64, 3)
 
 
-def test_pictures_stored_larger_are_cut_as_in_training(captioner, blossoms, pictures):
-    """76/64 of the size, and the middle of it."""
-    config = dataclasses.replace(
-        captioner.config, context={**captioner.config.context, "stored_size": 76, "squashed": False}
+@pytest.mark.parametrize("resample", FILTERS)
+def test_files_are_resized_as_the_pictures_of_the_training_set(captioner, tmp_path, resample):
+    """The shorter side to the size of the network, whatever the set was stored at, and the middle of the other."""
+    context = {**captioner.config.context, "stored_size": 76, "squashed": False, "resample": resample}
+    run = dataclasses.replace(captioner, config=dataclasses.replace(captioner.config, context=context))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (76, 100, 3), np.uint8))
+    found = run.prepared([_saved(picture, tmp_path / "larger.png")])
+    resized = np.asarray(picture.resize((84, 64), getattr(Image.Resampling, resample.upper())))
+    np.testing.assert_array_equal(found[0], resized[:, 10:74])
+
+
+def test_a_run_of_before_knew_no_filter(captioner, tmp_path):
+    context = {name: value for name, value in captioner.config.context.items() if name != "resample"}
+    old = dataclasses.replace(captioner.config, context=context)
+    assert inference.build(old).vocabulary_size == captioner.recipe.vocabulary_size
+    run = dataclasses.replace(captioner, config=old)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
+    wanted = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(run.prepared([_saved(picture, tmp_path / "any.png")])[0], wanted)
+
+
+def test_a_captioner_loses_no_margin(tmp_path):
+    """Pictures stored larger than its network are made smaller, not cut; too small ones are asked for at its size."""
+    options = PrepareConfig(
+        source="blossoms", data_dir=str(tmp_path / "larger"), num_images=12, image_size=96, resample="box", workers=1
     )
-    run = inference.Run(config, captioner.recipe, 0, vocabulary=captioner.vocabulary)
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (76, 100, 3), np.uint8))
-    found = run.prepared([_saved(picture, blossoms.parent / "cut.png")])
-    np.testing.assert_array_equal(found[0], np.asarray(picture)[6:70, 18:82])
+    folder = prepare(options, progress=lambda done, total: None)
+    outcome = trained(folder, tmp_path / "run")
+    run = inference.load(outcome.run_dir)
+    assert run.config.context["resample"] == "box"
+    train = records.Dataset.open(folder).split("train")
+    request = dataclasses.replace(run.recipe.request, sampling="shuffled", text=None)
+    (batch,) = pipeline.batches(train, request, 4).take(1).as_numpy_iterator()
+    stored = [
+        tf.io.decode_jpeg(records.parse(record)["image"], dct_method="INTEGER_ACCURATE").numpy()
+        for record in train.read(range(train.num_images))
+    ]
+    whole = [np.asarray(Image.fromarray(one).resize((64, 64), Image.Resampling.BILINEAR)).astype(int) for one in stored]
+    for seen in batch["images"][-1]:
+        assert min(np.abs(seen - one).max() for one in whole) <= 2
+    (views,) = pipeline.views(train, 64, len(whole), augmentation=False).as_numpy_iterator()
+    assert np.abs(views - np.stack(whole)).max() <= 2
+    with pytest.raises(UserError, match="prepared at 96 pixels, 128 are needed: .* --image_size=128"):
+        trained(folder, tmp_path / "too_small", image_size=128)
 
 
 def _saved(image, path):

@@ -197,12 +197,13 @@ def stored_size(width: int, height: int, rules: StorageRules) -> tuple[int, int]
     return int(size * width / height), size
 
 
-def margin_size(size: int, stored_size: int, use_box: bool = False) -> int:
+def margin_size(size: int, stored_size: int, use_box: bool = False, augmentation: bool = True) -> int:
     """The shorter side that a picture is brought to before the square of `size` pixels is cut out of it.
 
-    Pictures stored at the training size are used whole; larger ones are brought to 76/64 of it and cropped.
+    Pictures stored at the training size, and all without augmentation, are used whole; others are brought to 76/64 of
+    it and cropped.
     """
-    return size if stored_size == size and not use_box else int(size * CROP_RATIO)
+    return int(size * CROP_RATIO) if augmentation and (use_box or stored_size != size) else size
 
 
 def centre_corner(side: int, size: int) -> int:
@@ -221,7 +222,9 @@ def opened(path: str | Path) -> Image.Image | BadImage:
         return BadImage(reason(error))
 
 
-def middle_square(picture: Image.Image, size: int, margin: int | None = None, squashed: bool = False) -> np.ndarray:
+def middle_square(
+    picture: Image.Image, size: int, margin: int | None = None, squashed: bool = False, resample: str = "bilinear"
+) -> np.ndarray:
     """A picture of any size as networks take it: uint8 [size,size,3].
 
     Its shorter side, or with `squashed` both, becomes `margin` pixels (`size` when None), and the middle is cut out.
@@ -230,7 +233,7 @@ def middle_square(picture: Image.Image, size: int, margin: int | None = None, sq
     short = min(picture.size)
     shape = (margin, margin) if squashed else tuple(side * margin // short for side in picture.size)
     if shape != picture.size:
-        picture = picture.resize(shape, Image.Resampling.BILINEAR)
+        picture = picture.resize(shape, FILTERS[resample])
     left, top = (centre_corner(side, size) for side in picture.size)
     return np.asarray(picture)[top : top + size, left : left + size]
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2i_tf.data import records, text
-from t2i_tf.data.images import CROP_RATIO, margin_size
+from t2i_tf.data.images import margin_size
 from t2i_tf.data.sampling import Sampler
 from t2i_tf.errors import UserError
 
@@ -49,9 +49,9 @@ class _Decoder:
     it takes to decode a picture of 64 pixels.
     """
 
-    def __init__(self, sizes: tuple[int, ...], stored_size: int, use_box: bool):
+    def __init__(self, sizes: tuple[int, ...], stored_size: int, use_box: bool, augmentation: bool):
         self.sizes, self.size, self.use_box = sizes, sizes[-1], use_box
-        self.margin_size = margin_size(self.size, stored_size, use_box)
+        self.margin_size = margin_size(self.size, stored_size, use_box, augmentation)
         self.resizes = use_box or stored_size != self.margin_size
 
     def __call__(self, examples: dict, augmentation: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -87,13 +87,13 @@ def _options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _check_size(split: records.Split, size: int) -> None:
+def _check_size(split: records.Split, size: int, augmentation: bool) -> None:
     """Raises UserError for pictures stored at fewer pixels than are needed."""
     stored = split.dataset.manifest["image_size"]
     if stored < size:
         raise UserError(
             f"the data set was prepared at {stored} pixels, {size} are needed: prepare it again with "
-            f"--image_size={int(size * CROP_RATIO)}"
+            f"--image_size={int(size * CROP_RATIO) if augmentation else size}"
         )
 
 
@@ -158,7 +158,9 @@ def batches(
     with_captions = request.text in ("characters", "words")
     with_records = with_pictures or with_captions
     if request.pictures:
-        _check_size(split, request.image_sizes[-1])  # also of those that features or annotations stand for
+        _check_size(
+            split, request.image_sizes[-1], request.augmentation
+        )  # also of those that features or annotations stand for
     if request.image_views > 2 * len(VIEWS):
         raise UserError(
             f"--image_views={request.image_views}: a picture has {2 * len(VIEWS)} fixed views, give no more"
@@ -212,7 +214,9 @@ def batches(
         return batch
 
     tokenizer = text.WordTokenizer(vocabulary, request.unknown_words) if request.text == "words" else None
-    decoder = _Decoder(request.image_sizes, split.dataset.manifest["image_size"], box_crop) if with_pictures else None
+    stored_size, decoder = split.dataset.manifest["image_size"], None
+    if with_pictures:
+        decoder = _Decoder(request.image_sizes, stored_size, box_crop, request.augmentation)
 
     def decode(batch):
         """The batch as it leaves; several are made side by side."""
@@ -248,8 +252,6 @@ def batches(
     return _options(stream).prefetch(tf.data.AUTOTUNE)
 
 
-def _lengths(split: records.Split) -> np.ndarray:
-    """int [all captions]: words of each."""
 def steps_of_lengths(split: records.Split, request, batch_size: int) -> int:
     """Batches of an epoch with sampling "caption_length": the captions of each length fill batches of their own."""
     lengths = _lengths(split)
@@ -258,6 +260,8 @@ def steps_of_lengths(split: records.Split, request, batch_size: int) -> int:
 
 
 @lru_cache(maxsize=1)
+def _lengths(split: records.Split) -> np.ndarray:
+    """int [all captions]: words of each."""
     return np.array([len(text.words(caption)) for of_image in split.captions() for caption in of_image])
 
 
@@ -276,13 +280,16 @@ def views(
     *,
     box_crop: bool = False,
     chosen: np.ndarray | None = None,
+    augmentation: bool = True,
 ) -> tf.data.Dataset:
     """Every picture once and in order, or those of the numbers `chosen` [N] in theirs.
 
+    augmentation: as in the `BatchRequest` of whom they are shown to; without, they are cut out of no larger ones.
+
     Returns a dataset of uint8 [<=batch_size,S,S,3] of one fixed view (0: the centre).
     """
-    _check_size(split, image_size)
-    decoder = _Decoder((image_size,), split.dataset.manifest["image_size"], box_crop)
+    _check_size(split, image_size, augmentation)
+    decoder = _Decoder((image_size,), split.dataset.manifest["image_size"], box_crop, augmentation)
     chosen = np.arange(split.num_images) if chosen is None else np.asarray(chosen, np.int64)
     augmentation = [*VIEWS[view % len(VIEWS)], 1.0 if view < len(VIEWS) else 0.0]
     shape = [None, image_size, image_size, 3]

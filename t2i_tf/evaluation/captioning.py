@@ -48,7 +48,7 @@ def captions(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
     is_drawn = split.dataset.manifest["name"] == "blossoms"
     found, costs, counts, looks = [], [], [], []
-    views = pipeline.views(split, size, _PICTURES, box_crop=box_crop, chosen=chosen)
+    views = pipeline.views(split, size, _PICTURES, box_crop=box_crop, chosen=chosen, augmentation=False)
     for pictures in views.as_numpy_iterator():
         numbers = chosen[len(found) : len(found) + len(pictures)]
         annotations = run.annotations(pictures)
@@ -58,7 +58,7 @@ def captions(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
             costs.append(cost)
             counts.append(count)
         if is_drawn and described.attention is not None:
-            masks = run.seen(petal_masks(split, numbers, size))
+            masks = run.seen(petal_masks(split, numbers, size, augmentation=False))
             looks.append(_attention_on_petals(described.captions, described.attention, masks))
     scores = _scored(found, [references[number] for number in chosen], options)
     nats, words = (float(np.concatenate(parts).sum()) for parts in (costs, counts))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from t2i_tf.data.images import margin_size
 from t2i_tf.data.orientation import upright
 from t2i_tf.inference import Run
 
@@ -19,8 +18,7 @@ def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
     Turned upright by EXIF. Equal to it where nothing is resized, else within rounding: Pillow rounds between rows and
     columns. What is no such file gives a grey picture and a problem; a damaged one fails, as TensorFlow decodes it.
     """
-    size, context = run.recipe.request.image_sizes[-1], run.config.context
-    margin = margin_size(size, context["stored_size"]) if context.get("stored_size") else size
+    size, (margin, squashed, resample) = run.recipe.request.image_sizes[-1], run.picture_shape
     start = tf.strings.substr(files, 0, 3)
     is_picture = (start == b"\xff\xd8\xff") | (start == b"\x89PN")
 
@@ -28,10 +26,10 @@ def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
         # Reads PNG too; this is how Pillow decodes, TensorFlow's own way differs by some levels.
         picture = upright(tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"), file)
         shape = tf.shape(picture)[:2]
-        wanted = tf.fill([2], margin) if context.get("squashed") else shape * margin // tf.reduce_min(shape)
+        wanted = tf.fill([2], margin) if squashed else shape * margin // tf.reduce_min(shape)
 
         def resized():
-            x = tf.image.resize(picture, wanted, antialias=True)
+            x = _resized(tf.cast(picture, tf.float32), wanted, resample)
             return tf.cast(tf.round(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
 
         picture = tf.cond(tf.reduce_all(shape == wanted), lambda: picture, resized)
@@ -44,6 +42,27 @@ def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
 
     pictures = tf.map_fn(maybe, (files, is_picture), fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
     return pictures, tf.where(is_picture, "", "this is no JPEG or PNG file")
+
+
+_METHODS = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
+"""TensorFlow's names of Pillow's filters."""
+
+
+def _resized(picture: tf.Tensor, shape: tf.Tensor, resample: str) -> tf.Tensor:
+    """float32 [H,W,3] -> [*shape,3], by a filter of `images.FILTERS`."""
+    if resample in _METHODS:
+        return tf.image.resize(picture, shape, _METHODS[resample], antialias=True)
+    rows, columns = (_box(tf.shape(picture)[axis], shape[axis]) for axis in (0, 1))
+    return tf.einsum("ij,jkc,lk->ilc", rows, picture, columns)
+
+
+def _box(length: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    """[wanted, length]: Pillow's box counts whole pixels, by their centres, where TensorFlow's "area" shares them."""
+    step = tf.cast(length, tf.float32) / tf.cast(wanted, tf.float32)
+    centres = (tf.range(tf.cast(wanted, tf.float32)) + 0.5) * step
+    offsets = (tf.range(tf.cast(length, tf.float32)) + 0.5 - centres[:, None]) / tf.maximum(step, 1.0)
+    inside = tf.cast((offsets > -0.5) & (offsets <= 0.5), tf.float32)
+    return inside / tf.reduce_sum(inside, axis=1, keepdims=True)
 
 
 def png(images: tf.Tensor) -> tf.Tensor:

@@ -66,12 +66,21 @@ class DescribesPictures:
                 f"{VOCABULARY} of its folder, one a line in the order of their numbers"
             )
 
+    @property
+    def picture_shape(self) -> tuple[int, bool, str]:
+        """What a picture file becomes before its middle is cut out, as in training: the length of its shorter side,
+        whether it is squashed to a square, and by which filter of `images.FILTERS`."""
+        request, context = self.recipe.request, self.config.context
+        size, stored = request.image_sizes[-1], context.get("stored_size")
+        margin = margin_size(size, stored, augmentation=request.augmentation) if stored else size
+        return margin, bool(context.get("squashed")), context.get("resample", "bilinear")
+
     def prepared(self, pictures: np.ndarray | Sequence[str | Path]) -> np.ndarray:
         """Pictures as a captioner takes them: uint8 [N,S,S,3].
 
         Args:
             pictures: uint8 [N,H,W,3], the shorter side of which becomes S and the middle of which is cut out; or files,
-                which are resized and cut as the pictures of the training set were.
+                which are resized, by the same filter, and cut as the pictures of the training set were.
 
         Raises UserError for a file that holds no picture.
         """
@@ -81,9 +90,8 @@ class DescribesPictures:
                 return pictures
             squares = [middle_square(Image.fromarray(picture), size) for picture in pictures]
         else:
-            stored, squashed = (self.config.context.get(name) for name in ("stored_size", "squashed"))
-            margin = margin_size(size, stored) if stored else size
-            squares = [middle_square(_opened(path), size, margin, squashed) for path in pictures]
+            shape = self.picture_shape
+            squares = [middle_square(_opened(path), size, *shape) for path in pictures]
         return np.stack(squares) if squares else np.zeros([0, size, size, 3], np.uint8)
 
     def annotations(self, pictures: np.ndarray) -> tf.Tensor:

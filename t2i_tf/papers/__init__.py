@@ -107,7 +107,7 @@ class BatchRequest:
     annotations: bool = False
     """batch["annotations"] float16 [B,L,D] of the recipe's frozen network stand for the pictures."""
     augmentation: bool = True
-    """False: the centre of each picture, never mirrored."""
+    """False: the middle square of each picture, as large as it fits, never mirrored."""
     captions: int = 1
     """How many captions of the image are drawn for each row."""
     captions_with_replacement: bool = True
@@ -148,6 +148,8 @@ class Context:
     """Shorter side in pixels of the stored pictures, None where they have their own; and whether they were squashed to
     squares: a picture that comes later, from a file, is prepared in the same way."""
     squashed: bool = False
+    resample: str = "bilinear"
+    """The filter of `images.FILTERS` that they were resized by."""
 
 
 def _source(name: str) -> Path:

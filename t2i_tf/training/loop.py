@@ -61,6 +61,7 @@ def data_context(split: records.Split, words: list[str], text_dim: int | None) -
         num_captions=manifest["splits"]["train"]["captions"],
         stored_size=manifest["image_size"],
         squashed=manifest["resize"] == "square",
+        resample=manifest["resample"],
     )
 
 
@@ -96,8 +97,8 @@ class Session:
         self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
         self.steps -= self.steps % training.steps_per_execution
         self.selection = getattr(self.recipe, "selection", None)
-        self.sample_every = training.sample_every or (self.steps_per_epoch if self.selection else SAMPLE_EVERY)
         self.further_selections = getattr(self.recipe, "further_selections", {})
+        self.sample_every = training.sample_every or (self.steps_per_epoch if self.selection else SAMPLE_EVERY)
         self.sample_every = -(-self.sample_every // training.steps_per_execution) * training.steps_per_execution
         self._check_data()
 
@@ -110,13 +111,13 @@ class Session:
         kept = ~sampling.held_out(split.class_ids, share, self.training.seed) & (split.class_ids >= 0)
         return records.Subset(split, np.flatnonzero(kept))
 
-    def _check_data(self):
     def _steps_per_epoch(self) -> int:
         request, batch_size = self.recipe.request, self.hyperparameters.batch_size
         if request.sampling == "caption_length":
             return max(1, pipeline.steps_of_lengths(self.split, request, batch_size))
         return self.recipe.steps_per_epoch(self.split.num_images)
 
+    def _check_data(self):
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""
         self.batch_spec()
         if (self.recipe.request.image_views or self.recipe.request.annotations) and not self.training.dry_run:
@@ -328,10 +329,10 @@ def _open_folder(session: Session, run_dir: Path, start: int):
     """Writes what rebuilds the run, and returns the writer of its events."""
     run_folder.write(session.config, run_dir)
     write_vocabulary(run_dir, session.vocabulary)
-    if session.text_encoder is not None and not (run_dir / TEXT_ENCODER / "config.json").exists():
     for name in session.further_selections:  # run folders of their own
         run_folder.write(session.config, run_dir / name)
         write_vocabulary(run_dir / name, session.vocabulary)
+    if session.text_encoder is not None and not (run_dir / TEXT_ENCODER / "config.json").exists():
         session.text_encoder.save(run_dir / TEXT_ENCODER)
     if start:
         logging.info("resuming %s at step %d", run_dir, start)
@@ -386,9 +387,9 @@ class _Observer:
         self.session, self.run_dir, self.writer, self.best = session, run_dir, writer, best
         splits = session.dataset.manifest["splits"]
         self.test = next((session.dataset.split(name) for name in ("val", "test") if name in splits), None)
-        self.captions = self._captions()
         further = session.further_selections.items()
         self.further = [BestWeights(run_dir, selection, None, name) for name, selection in further]
+        self.captions = self._captions()
 
     def _captions(self):
         if self.session.recipe.kind != "gan" or (self.session.text_encoder is None and self.session.vocabulary is None):

@@ -25,14 +25,15 @@ def larger(tmp_path_factory):
     return records.Dataset.open(prepare(options, progress=lambda done, total: None))
 
 
-@pytest.mark.parametrize("size", [96, 64, 33])
+@pytest.mark.parametrize("size, augmentation", [(96, True), (64, True), (64, False), (33, True)])
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_masks_are_where_the_pictures_have_the_petals_colours(larger, name, size):
+def test_masks_are_where_the_pictures_have_the_petals_colours(larger, name, size, augmentation):
     split = larger.split(name)
     numbers = np.arange(split.num_images)[::-1]
-    masks = petal_masks(split, numbers, size)
+    masks = petal_masks(split, numbers, size, augmentation)
     assert masks.shape == (split.num_images, size, size) and masks.dtype == bool
-    (pictures,) = pipeline.views(split, size, len(numbers), chosen=numbers).as_numpy_iterator()
+    stream = pipeline.views(split, size, len(numbers), chosen=numbers, augmentation=augmentation)
+    (pictures,) = stream.as_numpy_iterator()
     seen = fidelity.petal_masks(pictures)
     agreement = overlap(masks, seen)
     assert agreement.min() > 0.75 and agreement.mean() > (0.9 if size > 33 else 0.85)

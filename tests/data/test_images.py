@@ -90,6 +90,7 @@ def test_the_cut_in_the_middle():
         76,
         76,
     )
+    assert (margin_size(64, 76, augmentation=False), margin_size(64, 76, True, augmentation=False)) == (64, 64)
     assert (centre_corner(76, 64), centre_corner(65, 64), centre_corner(64, 64)) == (6, 1, 0)
     picture = noise(20, 31)
     np.testing.assert_array_equal(middle_square(Image.fromarray(picture), 16, 20), picture[2:18, 8:24])

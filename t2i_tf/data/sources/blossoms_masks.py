@@ -17,7 +17,9 @@ from t2i_tf.data.sources.blossoms_drawing import draw
 from t2i_tf.errors import UserError
 
 
-def petal_masks(split: records.Split, numbers: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+def petal_masks(
+    split: records.Split, numbers: Sequence[int] | np.ndarray, size: int, augmentation: bool = True
+) -> np.ndarray:
     """Where the petals are, bool [N,size,size], in the pictures of these numbers as `pipeline.views` shows them.
 
     True where petals cover half of a pixel and more; the centre disk is none of them. The view is the middle one, not
@@ -26,7 +28,7 @@ def petal_masks(split: records.Split, numbers: Sequence[int] | np.ndarray, size:
     manifest = split.dataset.manifest
     if manifest["name"] != "blossoms":
         raise UserError(f"{split.dataset.path}: petals are known of --source=blossoms, not of {manifest['name']}")
-    whole = margin_size(size, manifest["image_size"])
+    whole = margin_size(size, manifest["image_size"], augmentation=augmentation)
     corner = centre_corner(whole, size)
     masks = np.zeros([len(numbers), size, size], bool)
     for mask, number in zip(masks, numbers, strict=True):
