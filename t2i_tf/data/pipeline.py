@@ -93,7 +93,7 @@ def _check_size(split: records.Split, size: int, augmentation: bool) -> None:
     if stored < size:
         raise UserError(
             f"the data set was prepared at {stored} pixels, {size} are needed: prepare it again with "
-            f"--image_size={int(size * CROP_RATIO) if augmentation else size}"
+            f"--image_size={margin_size(size, stored, augmentation=augmentation)}"
         )
 
 
