@@ -16,7 +16,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["t2i_tf", "t2i_tf.*"]),
-    package_data={"t2i_tf.web": ["human_rank.html", "page.css", "page.js"]},
+    package_data={"t2i_tf": ["py.typed"], "t2i_tf.web": ["human_rank.html", "page.css", "page.js"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.10,<4",
@@ -28,6 +28,7 @@ setup(
         "tensorboard>=2.20,<2.22",
     ],
     extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],  # the same TensorFlow, and NVIDIA's libraries as wheels
         "published": ["torch>=2.6,<3"],
         "captions": ["pycocoevalcap>=1.2,<2"],  # METEOR and the Penn Treebank tokens need a Java runtime too
         "lsun": ["lmdb>=1.4,<4"],

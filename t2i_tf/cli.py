@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
+import glob
 import logging
 import os
 import re
@@ -155,8 +157,15 @@ def _check_paper_flags(paper: str, given: dict) -> None:
     config.validate(owner(**given))
 
 
+_GPU_FILES = "/dev/nvidia[0-9]*"
+"""What NVIDIA's driver shows of a machine's GPUs, or of those that are let into a container."""
+
+
 def _import_tensorflow() -> None:
-    """Imports TensorFlow without its banner, which goes to the descriptor whatever the log level; errors remain."""
+    """Imports TensorFlow without its banner, which goes to the descriptor whatever the log level; errors remain.
+
+    Warns where there is a GPU that TensorFlow cannot use, unless CUDA_VISIBLE_DEVICES says which are to be seen.
+    """
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -176,6 +185,35 @@ def _import_tensorflow() -> None:
                     r"[IW]\d{4} |WARNING: All log messages|To enable the following|\d{4}-.*: [IW] |.*cuInit", line
                 ):
                     print(line, file=sys.stderr)
+    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
+    if glob.glob(_GPU_FILES) and not hidden and not tf.config.list_physical_devices("GPU"):
+        logging.warning(
+            "this machine has an NVIDIA GPU, but TensorFlow finds no CUDA for it and takes the CPU: "
+            "pip install 'tensorflow[and-cuda]==%s'",
+            tf.__version__,
+        )
+
+
+def _resources(error: Exception, trains: bool) -> str | None:
+    """What to do when TensorFlow has run out of something; None for any other error."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None or not isinstance(error, tf.errors.ResourceExhaustedError):
+        return None
+    full_disk = f"{os.strerror(errno.ENOSPC)}|{os.strerror(errno.EDQUOT)}"
+    lines = error.message.strip().splitlines()
+    what = next((line for line in lines if re.search(f"OOM|[Oo]ut of memory|{full_disk}", line)), lines[0])
+    what = re.sub(r"\{\{.*?\}\} ?|\(\d+\) RESOURCE_EXHAUSTED: | ?\[(Op:|\[).*", "", what).strip()
+    if re.search(full_disk, what):
+        return f"{what}: make room on the disk, and run the same command again"
+    if trains:
+        return (
+            f"memory is full ({what}): give a smaller --batch_size, cut the batch into parts (--accumulate=2), or "
+            "compute in half precision (--precision=mixed_bfloat16)"
+        )
+    return (
+        f"memory is full ({what}): end what else uses it, ask for fewer pictures at a time, or put "
+        "CUDA_VISIBLE_DEVICES=-1 before the command, which then takes the CPU"
+    )
 
 
 def _command(
@@ -200,6 +238,8 @@ def _command(
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # TensorFlow leaves oneDNN's convolutions off without AVX-512, though they are faster there too.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        # Else the first process takes a card whole, and t2i-evaluate --watch has none beside t2i-train.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         logging.getLogger("absl").setLevel(logging.WARNING)
         try:
@@ -213,6 +253,12 @@ def _command(
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except Exception as error:
+            advice = _resources(error, trains=with_paper)
+            if advice is None:
+                raise
+            print(f"error: {advice}", file=sys.stderr)
+            return 2
 
     main.__doc__ = owner.__doc__
     return main

@@ -192,6 +192,78 @@ def test_an_error_is_one_line_and_status_2_without_tensorflow(capsys, monkeypatc
     assert (out, err) == ("", "error: --program=coco: must be one of int, cls\n")
 
 
+def test_a_tensor_beyond_memory_is_one_line_and_writes_nothing(blossoms, text_encoder_run, tmp_path, capsys):
+    run = [f"--data_dir={blossoms}", f"--text_encoder_run={text_encoder_run.path}", f"--run_dir={tmp_path / 'run'}"]
+    assert cli.train(["--paper=gan_int_cls", *run, f"--noise_dim={10**15}"]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: memory is full (OOM when allocating tensor with shape[")
+    assert all(flag in line for flag in ("--batch_size", "--accumulate=2", "--precision=mixed_bfloat16"))
+    assert not (tmp_path / "run").exists()
+
+
+def _fails_by(verb, body, capsys):
+    """The line of a command without settings of a paper whose body is this."""
+    command = cli._command(f"t2i-{verb}", VERBS[verb], lambda options, given: body(), with_tensorflow=False)
+    assert command(["--run_dir=r"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_what_runs_out_while_it_samples_is_one_line(capsys):
+    import tensorflow as tf
+
+    line = _fails_by("sample", tf.function(lambda: tf.random.normal([2**50]) + 1.0), capsys)
+    assert line.startswith("error: memory is full (OOM when allocating tensor with shape[") and "[[" not in line
+    assert "--batch_size" not in line and "CUDA_VISIBLE_DEVICES=-1" in line
+    line = _fails_by("sample", lambda: tf.io.write_file("/dev/full", "a"), capsys)
+    assert "No space left on device: make room on the disk" in line and "memory" not in line
+
+
+def test_other_errors_of_tensorflow_are_no_users(capsys):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        _fails_by("sample", lambda: tf.reshape(tf.ones([3]), [2]), capsys)
+
+
+def test_a_card_is_shared(capsys, monkeypatch):
+    import os
+
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
+    cli._command("t2i-sample", VERBS["sample"], lambda options, given: 0, with_tensorflow=False)(["--run_dir=r"])
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    cli._command("t2i-sample", VERBS["sample"], lambda options, given: 0, with_tensorflow=False)(["--run_dir=r"])
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"
+
+
+@pytest.mark.parametrize("there, hidden, warned", [(True, None, True), (False, None, False), (True, "-1", False)])
+def test_a_gpu_that_tensorflow_cannot_use_is_named(there, hidden, warned, tmp_path, monkeypatch, caplog):
+    """On a machine without CUDA; the driver's file is ours."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("TensorFlow finds a GPU here")
+    if there:
+        (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(cli, "_GPU_FILES", str(tmp_path / "nvidia[0-9]*"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    cli._import_tensorflow()
+    assert ("pip install 'tensorflow[and-cuda]==" in caplog.text) == warned
+
+
+def test_the_gpu_extra_is_the_tensorflow_that_is_installed_without():
+    text = (ROOT / "setup.py").read_text()
+    assert re.search(r'"tensorflow(>=[^"]+)"', text)[1] == re.search(r'"tensorflow\[and-cuda\](>=[^"]+)"', text)[1]
+
+
+def test_the_package_says_that_it_is_typed():
+    """PEP 561: a marker beside the modules, in what is installed."""
+    assert (ROOT / "t2i_tf" / "py.typed").is_file() and '"t2i_tf": ["py.typed"]' in (ROOT / "setup.py").read_text()
+
+
 def test_there_are_presets():
     assert PRESETS
 

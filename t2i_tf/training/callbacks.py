@@ -49,11 +49,14 @@ class StopOnNonFinite(StepCallback):
     """Ends the run when a loss or gradient is NaN or infinite; the checkpoint before stands.
 
     Must stand before `Checkpoints` in the list: nothing is saved past the first bad step.
+
+    Args:
+        advice: gives what to do then.
     """
 
-    def __init__(self, start: int, every: int):
+    def __init__(self, start: int, every: int, advice: Callable[[], str]):
         super().__init__(start)
-        self.every = every
+        self.every, self.advice = every, advice
 
     def on_step(self, logs):
         if self.step % self.every == 0:
@@ -65,10 +68,7 @@ class StopOnNonFinite(StepCallback):
     def check(self):
         bad = int(self.model.nonfinite_step.numpy())
         if bad >= 0:
-            raise UserError(
-                f"a loss or gradient became NaN or infinite at step {bad}: the checkpoint before it stands; "
-                "lower --learning_rate or check the data, and run the same command again"
-            )
+            raise UserError(f"a loss or gradient became NaN or infinite at step {bad}: {self.advice()}")
 
 
 class Together(StepCallback):

@@ -98,6 +98,21 @@ def with_jit(training: TrainConfig, given: dict, fields: set[str]) -> dict:
     return {**given, "compile_attention": training.jit == "attention"}
 
 
+def described(strategy: tf.distribute.Strategy) -> str:
+    """What a strategy of this process computes on: "2 GPUs (NVIDIA H200)", "the CPU, 16 threads"."""
+    plain = strategy is tf.distribute.get_strategy()  # outside of any scope that is the one of a CPU alone
+    chosen = ["CPU:0"] if plain else strategy.extended.worker_devices
+    if not all("GPU" in device for device in chosen):
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
+        return f"the CPU, {threads} threads" if len(chosen) == 1 else f"{len(chosen)} logical CPUs, {threads} threads"
+    physical = tf.config.list_physical_devices("GPU")
+    names = {
+        tf.config.experimental.get_device_details(physical[int(device.rsplit(":", 1)[-1])]).get("device_name", "?")
+        for device in chosen
+    }
+    return f"{len(chosen)} GPU{'s' if len(chosen) > 1 else ''} ({', '.join(sorted(names))})"
+
+
 class Team:
     """The workers of a strategy. Its methods are for all of them to call, in the same order; alone they do nothing."""
 

@@ -31,6 +31,8 @@ SHOWN_ATTENTION = 4
 """Pictures whose attention is drawn while training."""
 SAMPLE_EVERY = 500
 """Steps between sample grids and scores, for papers that do not choose weights by a score."""
+FEW_IMAGES = 1000
+"""Pictures below which a training set is said to be small."""
 SCORED_IMAGES = 256
 """Pictures behind a score that is taken while training; t2i-evaluate takes more."""
 
@@ -122,6 +124,14 @@ class Session:
         self.batch_spec()
         if (self.recipe.request.image_views or self.recipe.request.annotations) and not self.training.dry_run:
             _ = self.recipe.frozen_features  # raises where it cannot be had
+        if self.split.num_images < FEW_IMAGES:
+            logging.warning(
+                "%s has only %d pictures to train on, which a network soon knows by heart: the test split and "
+                "t2i-sample --mode=nearest (generators) show whether it does; more pictures, or --init_from=RUN of a "
+                "larger set, help",
+                self.dataset.path,
+                self.split.num_images,
+            )
         if self.training.patience and self.selection is None:
             raise UserError(f"--patience: {self.training.paper} does not choose its weights by a score; leave it out")
         if self.team.chief and not checkpoints.steps(run_folder.find(self.config)):
@@ -289,10 +299,12 @@ def _train(session: Session, run_dir: Path | None) -> Outcome:
             f"the run stands at step {start}, from which --steps_per_execution={training.steps_per_execution} does not "
             f"lead to step {session.steps}: give another number for it"
         )
+    logging.info("training on %s", devices.described(session.strategy))
     best = BestWeights(run_dir, session.selection, training.patience) if team.chief and session.selection else None
     if team.any(best is not None and best.exhausted)[0]:
         return Outcome(run_dir, start, session.steps, stopped=True, best=str(best or ""))
-    stop_on, together = callbacks.StopOnNonFinite(start, training.log_every), callbacks.Together(start, team)
+    stop_on = callbacks.StopOnNonFinite(start, training.log_every, lambda: _way_on(session, run_dir))
+    together = callbacks.Together(start, team)
     beside = [stop_on]
     if team.chief:
         writer = _open_folder(session, run_dir, start)
@@ -323,6 +335,19 @@ def _train(session: Session, run_dir: Path | None) -> Outcome:
     team.wait()  # for what the chief still writes: a worker that ends ends all
     stopped, kept = team.any(best is not None and best.exhausted)[0], str(best) if best and best.step else ""
     return Outcome(run_dir, int(trainer.step.numpy()), session.steps, interrupted, stopped, kept)
+
+
+def _way_on(session: Session, run_dir: Path | None) -> str:
+    """What to do when losses are no numbers any more. Changed settings make another run, so this one cannot go on."""
+    names = [field for field in dataclasses.asdict(session.hyperparameters) if field.endswith("learning_rate")]
+    lower = f"lower {' or '.join(f'--{name}' for name in names)}"
+    kept = checkpoints.steps(run_dir) if run_dir is not None else []
+    if not kept:
+        return f"start a new run (another --run_dir, or none) with {lower}; if that does not help, check the data"
+    return (
+        f"the checkpoint of step {kept[-1]} stands; start a new run from it with --init_from={run_dir}, {lower}, and "
+        "another --run_dir or none; if that does not help, check the data"
+    )
 
 
 def _open_folder(session: Session, run_dir: Path, start: int):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import tensorflow as tf
 
 from t2i_tf.config import TrainConfig
 from t2i_tf.errors import UserError
@@ -24,6 +27,20 @@ def test_batches_that_do_not_divide_name_what_does(batch_size, replicas, multipl
 def test_unknown_device_names_the_known_ones():
     with pytest.raises(UserError, match="no GPU:7; this machine has .*CPU:0"):
         devices.strategy("GPU:7")
+
+
+def test_what_it_trains_on_is_named(monkeypatch):
+    """A GPU's name is what TensorFlow says; the cards stand for themselves, since there may be none here."""
+    import os
+
+    threads = len(os.sched_getaffinity(0))
+    assert devices.described(tf.distribute.get_strategy()) == f"the CPU, {threads} threads"
+    cards = SimpleNamespace(extended=SimpleNamespace(worker_devices=("/device:GPU:0", "/device:GPU:1")))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["first", "second"])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda card: {"device_name": f"H200 {card}"})
+    assert devices.described(cards) == "2 GPUs (H200 first, H200 second)"
+    cards.extended.worker_devices = ("/job:worker/replica:0/task:1/device:GPU:1",)
+    assert devices.described(cards) == "1 GPU (H200 second)"
 
 
 @pytest.mark.parametrize(
