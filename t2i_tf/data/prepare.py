@@ -329,7 +329,9 @@ def _summarise(data_dir: str, manifest: Mapping) -> None:
     ]
     lines += manifest["notes"]
     print(f"{data_dir} is ready", *lines, sep="\n  ")
-    if manifest["vocabulary"]:
-        has_classes = any(len(entry["classes"]) > 1 for entry in manifest["splits"].values())
-        paper = "char_cnn_rnn" if has_classes else "show_attend_tell"  # the first one tells classes apart
-        print(f"Next: t2i-train --paper={paper} --data_dir={data_dir}")
+    has_classes = any(len(entry["classes"]) > 1 for entry in manifest["splits"].values())
+    if not manifest["vocabulary"]:
+        first = "stackgan_v2 --noconditional --color_weight=50"
+    else:  # what reads captions for a generator: the one learns from classes, the other from pairs alone
+        first = "char_cnn_rnn" if has_classes else "damsm"
+    print(f"Next: t2i-train --paper={first} --data_dir={data_dir}")

@@ -98,7 +98,7 @@ def test_prepared(tmp_path, capsys):
         "test": 1,
     }
     assert dataset.manifest["vocabulary"][:4] == ["a", "number", "of", "picture"]
-    assert "Next: t2i-train --paper=show_attend_tell" in capsys.readouterr().out, "without classes, a captioner"
+    assert "Next: t2i-train --paper=damsm" in capsys.readouterr().out, "without classes, what AttnGAN rests on"
     assert dataset.split("val").captions()[0][2] == "A picture , number 2 of 40 ."
 
 
