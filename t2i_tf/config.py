@@ -321,6 +321,9 @@ class EvaluateConfig(LoadedConfig, CaptionedConfig):
     num_images: int | None = option(
         None, "how many pictures to generate or read (default: 1,000; with --images all)", minimum=1
     )
+    save_images: str | None = option(
+        None, "empty folder to keep the scored pictures in as PNG files (is, fid, kid, r_precision), and their captions"
+    )
     devices: str | None = option(None, DEVICES)
     watch: bool = option(False, "score every checkpoint of the run, and each new one as it appears, until Ctrl-C")
     seed: int = option(0, "seed of the captions chosen and of the noise", minimum=0)

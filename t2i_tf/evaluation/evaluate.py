@@ -23,6 +23,7 @@ from t2i_tf.evaluation import (
     metrics,
     petals,
     realism,
+    saved_pictures,
     score_file,
     sources,
 )
@@ -154,6 +155,10 @@ def scores(run: Run, names: list[str], split: records.Split, options: EvaluateCo
     averaged = run.average is not None and run.average.swapped
     made_by = {"step": run.step, "weights": "ema" if averaged else "raw"}
     passing = [name for name in names if name in PASSING]
+    if options.save_images is not None:
+        saved_pictures.check(options.save_images)
+        if not passing:
+            raise UserError(f"--save_images keeps what {', '.join(PASSING)} draw: name one of them with --metrics")
     for name in names:
         if name in METRICS:
             yield _line(name, made_by, split, options, METRICS[name](run, split, options))
@@ -184,6 +189,8 @@ def _scorers(run, names, source, split, options) -> list:
     if seen:
         box_crop = source.box_crop if options.box_crop is None else options.box_crop
         found.append(realism.Realism(seen, source, split, box_crop, options))
+    if options.save_images is not None:
+        found.append(saved_pictures.SavedPictures(options.save_images, source))
     return found
 
 
@@ -217,6 +224,8 @@ def evaluate_run(options: EvaluateConfig) -> Iterator[str]:
     """
     if (options.run_dir is None) == (options.images is None):
         raise UserError("give one of --run_dir (a run folder) and --images (a folder of pictures)")
+    if options.save_images is not None and (options.images is not None or options.watch):
+        raise UserError("--save_images keeps what a run draws at one checkpoint: leave out --images and --watch")
     yield from devices.used_by(options.devices, _evaluated(options))
 
 

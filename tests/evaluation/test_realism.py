@@ -111,6 +111,30 @@ def test_metrics_that_share_pictures_draw_them_once(gan, split, network, monkeyp
     assert alone["kid"] == pytest.approx(together["kid"]["kid"], rel=1e-9)
 
 
+def test_scored_pictures_are_kept_as_files(gan, split, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "AT_ONCE", 8)
+    folder = tmp_path / "kept"
+    options = EvaluateConfig(extractor=network, num_images=20, seed=5, save_images=str(folder))
+    (score,) = evaluate.scores(gan, ["kid"], split, options)
+    captions = (folder / "captions.txt").read_text(encoding="utf-8").splitlines()
+    files = sorted(folder.glob("*.png"))
+    assert [file.name for file in files] == [f"{number:06d}.png" for number in range(20)]
+    kept = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.testing.assert_array_equal(kept, gan.generate(captions, list(range(5, 25)))[-1])
+    (again,) = evaluate.scores_of_images(["kid"], split, EvaluateConfig(extractor=network, images=str(folder)))
+    assert again["kid"] == pytest.approx(score["kid"], rel=1e-6)
+
+    with pytest.raises(UserError, match="not an empty folder"):
+        list(evaluate.scores(gan, ["kid"], split, options))
+    with pytest.raises(UserError, match="name one of them with --metrics"):
+        list(evaluate.scores(gan, ["diversity"], split, EvaluateConfig(save_images=str(tmp_path / "other"))))
+    with pytest.raises(UserError, match="leave out --images and --watch"):
+        list(evaluate.evaluate_run(EvaluateConfig(images=str(folder), save_images=str(tmp_path / "other"))))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        list(evaluate.scores(gan, ["kid"], split, EvaluateConfig(extractor=network, save_images=f"{tmp_path}/file/in")))
+
+
 def test_more_pictures_than_captions_begin_again_at_them(gan, blossoms):
     test = records.Dataset.open(blossoms).split("test")
     source = sources.Drawn(gan, test, 130, 0, "fid")
