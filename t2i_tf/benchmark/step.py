@@ -106,8 +106,9 @@ def _measured(options: BenchmarkConfig, subjects: list[Subject], found: list[dic
 
 
 def _costs(subject: Subject, seconds: list[float], best: dict[str, float]) -> dict:
-    """Of the timed steps: their seconds, images a second, FLOPs of a step of all devices, and FLOP/s as a share of what
-    so many devices would do at the peak of each type. "uncounted" are operations whose arithmetic is not in the sum."""
+    """Of the timed steps: their seconds, images a second, hours of the whole training, FLOPs of a step of all devices,
+    and FLOP/s as a share of what so many devices would do at the peak of each type. "uncounted" are operations whose
+    arithmetic is not in the sum."""
     counted = operations.count(subject.graph, subject.longest_caption)
     uncounted = {name: number for name, number in counted.items() if name.startswith("uncounted")}
     counted = Counter({name: number for name, number in counted.items() if name not in uncounted})
@@ -116,6 +117,8 @@ def _costs(subject: Subject, seconds: list[float], best: dict[str, float]) -> di
     return {
         "step_seconds": clock.spread(seconds),
         "images_per_second": subject.batch_size / median,
+        "steps": subject.steps,
+        "hours": None if subject.steps is None else subject.steps * median / 3600,
         "flops_per_step": counted.total(),
         "flops_by_operation": dict(counted),
         "uncounted": uncounted,

@@ -34,8 +34,9 @@ WORDS = 18
 class Subject:
     """The networks of a preset, its trainer and its batches.
 
-    Attributes: hyperparameters, batch_size (global), recipe, request, trainer, replicas; build_seconds, what all that
-        took; graph, the traced graph of one training step of all replicas, None before the first.
+    Attributes: hyperparameters, batch_size (global), recipe, request, trainer, replicas; steps, of the whole training,
+        None where nothing tells how many pictures there are; build_seconds, what all that took; graph, the traced graph
+        of one training step of all replicas, None before the first.
     """
 
     def __init__(self, options: BenchmarkConfig, given: dict):
@@ -53,9 +54,14 @@ class Subject:
         devices.check_batch(self.batch_size, self.replicas, options.accumulate)
         with self.strategy.scope(), computing_in(options.precision):
             self.recipe = papers.get(options.paper).Recipe(self.hyperparameters, self.context)
-            steps_per_epoch = self.recipe.steps_per_epoch(self.split.num_images if self.split else CUB_IMAGES)
+            per_epoch = (
+                loop.steps_per_epoch(self.recipe, self.split) if self.split else self.recipe.steps_per_epoch(CUB_IMAGES)
+            )
             execution = devices.execution(options, self.recipe, self.replicas)
-            self.trainer = make_trainer(self.recipe, options.seed, steps_per_epoch, execution)
+            self.trainer = make_trainer(self.recipe, options.seed, per_epoch, execution)
+        self.steps = options.steps
+        if self.steps is None and self.split:
+            self.steps = self.hyperparameters.epochs * per_epoch
         self.request = self.recipe.request
         self.graph: tf.Graph | None = None
         self._iterator = None
@@ -64,7 +70,8 @@ class Subject:
     def _opened_split(self) -> records.Split | None:
         if self.options.data_dir is None:
             return None
-        return records.Dataset.open(self.options.data_dir).split(getattr(self.hyperparameters, "split", "train"))
+        dataset = records.Dataset.open(self.options.data_dir)
+        return loop.training_split(dataset, self.hyperparameters, self.options.seed)
 
     def _context(self) -> papers.Context:
         text_dim, encoder = CUB.text_dim, self.options.text_encoder_run

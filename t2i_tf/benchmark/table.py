@@ -47,6 +47,11 @@ def _step(costs: dict) -> str:
     return f"{seconds['median']:.4g} s, quartiles {low:.4g} to {high:.4g}, of {len(seconds['all'])}"
 
 
+def _whole(costs: dict) -> str:
+    steps, hours = costs["steps"], costs["hours"]
+    return "not known: give --data_dir or --steps" if steps is None else f"{steps:,} steps, {hours:.3g} hours"
+
+
 def _flops(costs: dict) -> str:
     left_out = " (some not counted)" if costs["uncounted"] else ""
     return f"{_si(costs['flops_per_step'])}FLOP a step{left_out}, {_si(costs['flops_per_second'])}FLOP/s"
@@ -76,6 +81,7 @@ _ROWS = {
     "time to first step": _first,
     "step": _step,
     "training": lambda costs: f"{costs['images_per_second']:.4g} images/s",
+    "whole training": _whole,
     "arithmetic": _flops,
 }
 

@@ -67,6 +67,23 @@ def data_context(split: records.Split, words: list[str], text_dim: int | None) -
     )
 
 
+def training_split(dataset: records.Dataset, hyperparameters, seed: int) -> records.Split:
+    """The pictures of the split that the paper names, less those that it holds out."""
+    split = dataset.split(getattr(hyperparameters, "split", "train"))
+    share = getattr(hyperparameters, "held_out", 0.0)
+    if not share:
+        return split
+    kept = ~sampling.held_out(split.class_ids, share, seed) & (split.class_ids >= 0)
+    return records.Subset(split, np.flatnonzero(kept))
+
+
+def steps_per_epoch(recipe, split: records.Split) -> int:
+    """As the recipe says, but captions of each length fill batches of their own where a batch is of one."""
+    if recipe.request.sampling == "caption_length":
+        return max(1, pipeline.steps_of_lengths(split, recipe.request, recipe.hyperparameters.batch_size))
+    return recipe.steps_per_epoch(split.num_images)
+
+
 class Session:
     """A run made ready to train: everything is built and checked, nothing is written to the run folder yet."""
 
@@ -77,7 +94,7 @@ class Session:
         hyperparameters = papers.resolve(training.paper, **devices.with_jit(training, given, fields))
         self.hyperparameters = hyperparameters
         self.dataset = records.Dataset.open(training.data_dir)
-        self.split = self._training_split()
+        self.split = training_split(self.dataset, hyperparameters, training.seed)
         self.strategy = devices.strategy(training.devices)
         self.team = devices.Team(self.strategy)
         replicas = self.strategy.num_replicas_in_sync
@@ -92,7 +109,7 @@ class Session:
         keras.utils.set_random_seed(training.seed)
         with self.strategy.scope(), computing_in(training.precision):
             self.recipe = papers.get(training.paper).Recipe(hyperparameters, context)
-            self.steps_per_epoch = self._steps_per_epoch()
+            self.steps_per_epoch = steps_per_epoch(self.recipe, self.split)
             execution = devices.execution(training, self.recipe, replicas)
             self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch, execution)
         self.vocabulary = words if self.recipe.request.text == "words" else None
@@ -103,21 +120,6 @@ class Session:
         self.sample_every = training.sample_every or (self.steps_per_epoch if self.selection else SAMPLE_EVERY)
         self.sample_every = -(-self.sample_every // training.steps_per_execution) * training.steps_per_execution
         self._check_data()
-
-    def _training_split(self) -> records.Split:
-        """The pictures of the split that the paper names, less those that it holds out."""
-        split = self.dataset.split(getattr(self.hyperparameters, "split", "train"))
-        share = getattr(self.hyperparameters, "held_out", 0.0)
-        if not share:
-            return split
-        kept = ~sampling.held_out(split.class_ids, share, self.training.seed) & (split.class_ids >= 0)
-        return records.Subset(split, np.flatnonzero(kept))
-
-    def _steps_per_epoch(self) -> int:
-        request, batch_size = self.recipe.request, self.hyperparameters.batch_size
-        if request.sampling == "caption_length":
-            return max(1, pipeline.steps_of_lengths(self.split, request, batch_size))
-        return self.recipe.steps_per_epoch(self.split.num_images)
 
     def _check_data(self):
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""

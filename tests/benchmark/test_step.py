@@ -60,6 +60,15 @@ def test_captions_alone_come_without_pictures(blossoms):
         assert batch["characters"].shape[1:] == (2, 201) and "images" not in batch
 
 
+def test_the_whole_training_is_known_where_its_pictures_or_steps_are(blossoms, tmp_path):
+    assert subject("classifier").steps is None
+    assert Subject(BenchmarkConfig(paper="classifier", steps=7), PAPERS["classifier"]).steps == 7
+    session = loop.Session(
+        TrainConfig(paper="classifier", data_dir=str(blossoms), run_dir=str(tmp_path / "run")), PAPERS["classifier"]
+    )
+    assert subject("classifier", blossoms).steps == session.steps, "without the pictures that are held out"
+
+
 def test_generators_need_neither_text_encoder_nor_damsm():
     of_one = subject("attngan")
     assert of_one.context == CUB and of_one.step() == 1 and of_one.graph is not None
@@ -126,6 +135,8 @@ def test_figures_agree_with_each_other(measured):
         seconds = costs["step_seconds"]
         assert len(seconds["all"]) == 3 and seconds["median"] == statistics.median(seconds["all"])
         assert costs["images_per_second"] == pytest.approx(costs["batch_size"] / seconds["median"])
+        assert costs["steps"] == 600 * (60 // costs["batch_size"]), "600 epochs of 60 pictures"
+        assert costs["hours"] == pytest.approx(costs["steps"] * seconds["median"] / 3600)
         assert costs["flops_per_step"] == sum(costs["flops_by_operation"].values()) and not costs["uncounted"]
         assert costs["flops_per_second"] == pytest.approx(costs["flops_per_step"] / seconds["median"])
         for kind, peak in found["convolution_peak"].items():
@@ -152,6 +163,7 @@ def test_it_fits_on_a_screen_and_names_the_dearest_operations(measured):
         "of the bfloat16 peak",
         "peak memory",
         "sampling, 3 at once",
+        "18,000 steps, ",
     ):
         assert words in printed
     assert f"second / first = {found['ratio']:.3f}" in printed
