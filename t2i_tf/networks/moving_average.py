@@ -44,7 +44,7 @@ class MovingAverage(tf.Module):
 
     @tf.function
     def _exchange(self):
-        # One call for Python, so that Ctrl-C cannot come between two weights.
+        # One call for Python, so that no exception can come between two weights.
         for shadow, source in zip(self.shadows, self.sources, strict=True):
             value = tf.identity(source.value)
             source.assign(shadow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -79,15 +80,19 @@ class Together(StepCallback):
 
     def __init__(self, start: int, team):
         super().__init__(start)
-        self.team, self.asked = team, False
+        self.team, self.asked, self.ended = team, False, False
 
     def ask(self, signum=None, frame=None) -> None:
-        """A signal handler."""
+        """A signal handler. Asked once, the run ends with its step; asked again, at once and with nothing saved."""
+        if self.asked:
+            raise KeyboardInterrupt
         self.asked = True
+        # Not by `sys.stderr`, in whose midst the signal may have come.
+        os.write(2, b"\nending with this step, or the score being taken; asked again, at once, unsaved\n")
 
     def on_step(self, logs):
-        interrupted, self.model.stop_training = self.team.any(self.asked, self.model.stop_training)
-        if interrupted:
+        self.ended, self.model.stop_training = self.team.any(self.asked, self.model.stop_training)
+        if self.ended:
             raise KeyboardInterrupt
 
 

@@ -262,7 +262,8 @@ class Session:
 
 
 def run(training: TrainConfig, given: dict) -> Outcome:
-    """Trains, or goes on training, until `steps`. Ctrl-C or SIGTERM saves and returns, of many workers in all.
+    """Trains, or goes on training, until `steps`. Ctrl-C or SIGTERM ends the step, saves and returns, of many workers
+    in all; a second one raises KeyboardInterrupt at once, and the last checkpoint stands.
 
     Args:
         given: hyperparameters of the paper that the user set, by name.
@@ -310,11 +311,10 @@ def _train(session: Session, run_dir: Path | None) -> Outcome:
     beside = [stop_on]
     if team.chief:
         writer = _open_folder(session, run_dir, start)
-        beside += _recorders(session, run_dir, start, keeper, writer, best)
+        beside += _recorders(session, run_dir, start, keeper, writer, best, together)
     stream = session.batches(start)
     interrupted = False
-    asked = together.ask if team.count > 1 else _as_interrupt
-    previous = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, together.ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         trainer.fit(
             stream,
@@ -325,6 +325,8 @@ def _train(session: Session, run_dir: Path | None) -> Outcome:
             callbacks=[*beside, together],
         )
     except KeyboardInterrupt:
+        if not together.ended:  # asked again: averages may stand where the weights belong
+            raise
         interrupted = True
         stop_on.check()
         if team.chief:
@@ -366,13 +368,13 @@ def _open_folder(session: Session, run_dir: Path, start: int):
     return tf.summary.create_file_writer(str(run_dir / "events"))
 
 
-def _recorders(session: Session, run_dir: Path, start: int, keeper, writer, best: BestWeights | None) -> list:
+def _recorders(session: Session, run_dir: Path, start: int, keeper, writer, best: BestWeights | None, together) -> list:
     """The callbacks that write to the run folder."""
     training, batch_size = session.training, session.hyperparameters.batch_size
     return [
         callbacks.Checkpoints(start, training.checkpoint_every, keeper),
         callbacks.Scalars(start, training.log_every, writer, batch_size),
-        callbacks.Periodic(start, session.sample_every, _Observer(session, run_dir, writer, best)),
+        callbacks.Periodic(start, session.sample_every, _Observer(session, run_dir, writer, best, together)),
         callbacks.StatusLine(start, session.steps, session.steps_per_epoch, batch_size, run_dir / "log"),
     ]
 
@@ -399,19 +401,16 @@ def _load_pretrained(session: Session) -> None:
             checkpoints.load_weights(run_dir, {theirs: part})
 
 
-def _as_interrupt(signum, frame):
-    raise KeyboardInterrupt
-
-
 class _Observer:
     """Draws sample grids of unseen captions and takes the recipe's scores while it trains.
 
-    Unseen are the pictures of the split "val", or "test" where there is none.
+    Unseen are the pictures of the split "val", or "test" where there is none. Once the run is asked to end
+    (`callbacks.Together`), scores not yet begun are left out.
     """
 
-    def __init__(self, session: Session, run_dir: Path, writer, best: BestWeights | None):
+    def __init__(self, session: Session, run_dir: Path, writer, best: BestWeights | None, together):
         self.live = session.live_run()  # one for all steps: its functions are traced once
-        self.session, self.run_dir, self.writer, self.best = session, run_dir, writer, best
+        self.session, self.run_dir, self.writer, self.best, self.together = session, run_dir, writer, best, together
         splits = session.dataset.manifest["splits"]
         self.test = next((session.dataset.split(name) for name in ("val", "test") if name in splits), None)
         further = session.further_selections.items()
@@ -478,6 +477,8 @@ class _Observer:
         if self.test is None:
             return scores
         for metric in evaluate.fitting(live, self.test):
+            if self.together.asked:
+                break
             count = evaluate.ENOUGH_IMAGES.get(metric, SCORED_IMAGES)
             options = EvaluateConfig(num_images=count, tokenization="words", meteor=False)  # nothing that starts Java
             score = scores[metric] = evaluate.evaluate(live, metric, self.test, options)
