@@ -99,8 +99,8 @@ class Sampler:
         self.by_class = [np.flatnonzero(class_ids == c) for c in np.unique(class_ids[class_ids >= 0])]
         if sampling in ("class", "distinct_classes") and not self.by_class:
             raise UserError(
-                "the data set has no classes to draw by: give some when preparing it, or --sampling=shuffled or uniform "
-                "where the paper has it (char_cnn_rnn: --objective=captions)"
+                "the data set has no classes to draw by: give some when preparing it, or --sampling=shuffled or "
+                "uniform where the paper has it (char_cnn_rnn: --objective=captions)"
             )
         if wrong_images and (self.num_images if sampling == "uniform" else len(self.by_class)) < 2:
             raise UserError(
