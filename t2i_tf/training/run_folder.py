@@ -9,14 +9,20 @@ import os
 import re
 from pathlib import Path
 
+from t2i_tf import papers
 from t2i_tf.config import RunConfig, TrainConfig, real_path
 from t2i_tf.errors import UserError
 
 LOCK = "lock"
 
 
-def _differences(old: dict, new: dict) -> list[str]:
-    """Settings that differ, as "--name=old, now new"."""
+def _differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Settings that differ, as "--name was old, now new". One that was not there yet had its default."""
+    old, new = old.identity(), new.identity()
+    paper = new["training"]["paper"]
+    if old["training"]["paper"] == paper:
+        defaults = {field.name: field.default for field in dataclasses.fields(papers.get(paper).Hyperparameters)}
+        old["hyperparameters"] = {n: old["hyperparameters"].get(n, defaults.get(n)) for n in new["hyperparameters"]}
     found = []
     for group in ("training", "hyperparameters", "data"):
         for name in sorted(set(old[group]) | set(new[group])):
@@ -39,7 +45,7 @@ def find(config: RunConfig) -> Path:
     if training.run_dir:
         path = Path(training.run_dir)
         if (path / "config.json").is_file():
-            differences = _differences(RunConfig.read(path).identity(), config.identity())
+            differences = _differences(RunConfig.read(path), config)
             if differences:
                 raise UserError(
                     f"{path} holds a run with other settings ({'; '.join(differences[:5])}): give the same "
@@ -63,7 +69,7 @@ def _holds(path: Path, config: RunConfig) -> bool:
     if not (path / "config.json").is_file():
         return False
     try:
-        return not _differences(RunConfig.read(path).identity(), config.identity())
+        return not _differences(RunConfig.read(path), config)
     except UserError as error:
         logging.warning("passed over: %s", error)
         return False

@@ -70,6 +70,12 @@ def test_lists_are_the_same_in_a_file_and_in_a_tuple(configured):
     assert run_folder.find(configured({"text_channels": (8, 8, 9)})) != path
 
 
+def test_a_setting_that_was_not_there_yet_had_its_default(configured):
+    path = start(configured())
+    assert run_folder.find(configured({"noise_dim": 100})) == path
+    assert run_folder.find(configured({"noise_dim": 99})) != path
+
+
 def test_a_named_folder_with_other_settings_is_refused_by_name(configured, tmp_path):
     named = str(tmp_path / "mine")
     assert start(configured(run_dir=named)) == Path(named)
