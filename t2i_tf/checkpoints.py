@@ -122,12 +122,13 @@ def load_weights(
     folders = [Path(run_dir), *([] if newest else [Path(run_dir) / BEST])]
     states = [tf.train.get_checkpoint_state(str(folder / "checkpoints")) for folder in folders]
     paths = [path for state in states if state is not None for path in state.all_model_checkpoint_paths]
-    if step is not None:
-        paths = [path for path in paths if _step(path) == step]
-        if not paths:
-            raise UserError(f"{run_dir} has no checkpoint of step {step}, only of {steps(run_dir) or 'none'}")
     if not paths:
         raise UserError(f"{run_dir} has no checkpoint yet: train it first (t2i-train --run_dir={run_dir})")
+    if step is not None:
+        there = ", ".join(map(str, sorted({_step(path) for path in paths})))
+        paths = [path for path in paths if _step(path) == step]
+        if not paths:
+            raise UserError(f"{run_dir} has no checkpoint of step {step}: it has those of {there}")
     return _read_newest(paths, lambda path: _load_weights(path, networks, average))
 
 

@@ -95,6 +95,8 @@ def _help(verb: str, description: str, groups: dict[str, dict[str, _Option]]) ->
         lines += [f"{title}:"]
         for name, item in sorted(options.items()):
             choices = item.field.metadata["choices"]
+            if item.field.metadata["or_number"]:
+                choices = (*choices, item.field.metadata["or_number"])
             about = item.help + (f" ({'|'.join(map(str, choices))})" if choices else "")
             about += f" [{item.default}]" if item.default else ""
             lines += [

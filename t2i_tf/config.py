@@ -24,6 +24,7 @@ def option(
     help,
     *,
     choices: tuple | None = None,
+    or_number: str | None = None,
     minimum: int | None = None,
     identity: bool = True,
     repeated: bool = False,
@@ -33,13 +34,15 @@ def option(
     Args:
         default: the default; None means "decided later", and the help says by whom; REQUIRED means the user must say.
         help: one line, with the unit.
-        choices: the allowed values; minimum: the smallest allowed number.
+        choices: the allowed values; or_number: what a whole number beside them is called, where one is allowed.
+        minimum: the smallest allowed number.
         identity: False when a run with another value is still the same run (how long, how often to log).
         repeated: a tuple is given by repeating the flag, not by commas.
     """
     metadata = {
         "help": help,
         "choices": choices,
+        "or_number": or_number,
         "minimum": minimum,
         "identity": identity,
         "required": default is REQUIRED,
@@ -70,10 +73,12 @@ def validate(config) -> None:
         if field.metadata.get("required") and value is None:
             raise UserError(f"--{field.name} is missing: {field.metadata['help']}")
         choices, minimum = field.metadata.get("choices"), field.metadata.get("minimum")
+        number = field.metadata.get("or_number")
         values = value if isinstance(value, tuple) else () if value is None else (value,)
         for item in values:
-            if choices and item not in choices:
-                raise UserError(f"--{field.name}={item}: must be one of {', '.join(map(str, choices))}")
+            if choices and item not in choices and not (number and item.isdecimal()):
+                named = ", ".join(map(str, choices)) + (f", or a number {number}" if number else "")
+                raise UserError(f"--{field.name}={item}: must be one of {named}")
             if minimum is not None and item < minimum:
                 raise UserError(f"--{field.name}={item}: must be {minimum} or more")
 
@@ -211,8 +216,10 @@ class LoadedConfig:
     )
     checkpoint: str = option(
         "best",
-        "best: that of the best score, where the run chooses by one; newest: the last one",
+        "best: that of the best score, where the run chooses by one; newest: the last one; or the number of a step "
+        "that is kept (--keep_checkpoints of t2i-train)",
         choices=("best", "newest"),
+        or_number="STEP",
     )
 
 
@@ -395,8 +402,10 @@ class HumanRankConfig:
     )
     checkpoint: str | None = option(
         None,
-        "best: that of the best score, where a run chooses by one; newest: the last one (default: best)",
+        "best: that of the best score, where a run chooses by one; newest: the last one; or the number of a step that "
+        "all keep (default: best)",
         choices=("best", "newest"),
+        or_number="STEP",
     )
     report: bool = option(
         False, "print mean ranks, their standard errors and how raters agree; add them to each run's scores.jsonl"
@@ -507,6 +516,8 @@ class RunConfig:
     """What the recipe was told of its data: `t2i_tf.papers.Context`."""
     data_checksum: str = ""
     """Of the training split's index: a data set prepared anew at the same place makes another run."""
+    vocabulary: dict | None = None
+    """Of a run that reads words, how many it knows and the SHA-256 of their file: `inference.vocabulary_summary`."""
     version: int = 1
     untrained: tuple[str, ...] = ()
     """Networks whose weights are random, since no file of an import held them."""
@@ -545,12 +556,13 @@ class RunConfig:
         surplus = sorted(set(content["training"]) - known)
         if surplus:
             raise UserError(f"{path} has unknown settings {', '.join(surplus)}: use the version that wrote it")
+        optional = {name: content[name] for name in ("data_checksum", "vocabulary") if name in content}
         return cls(
             TrainConfig(**content["training"]),
             content["hyperparameters"],
             content["context"],
-            content.get("data_checksum", ""),
             untrained=tuple(content.get("untrained", ())),
+            **optional,
         )
 
     def identity(self) -> dict:

@@ -73,9 +73,7 @@ def captions_of(options: SampleConfig, run: Run) -> list[str]:
         return list(options.caption)
     dataset = _dataset(options, run)
     split = dataset.split("test" if "test" in dataset.manifest["splits"] else "train")
-    captions = split.captions()
-    places = np.linspace(0, len(captions) - 1, min(DEFAULT_CAPTIONS, len(captions))).astype(int)
-    return [captions[place][0] for place in places]
+    return run.some_captions(split, DEFAULT_CAPTIONS)
 
 
 def _dataset(options: SampleConfig, run: Run) -> records.Dataset:

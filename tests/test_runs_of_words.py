@@ -37,15 +37,16 @@ def test_captions_without_a_known_word_are_refused(attngan_run):
 
 def test_captions_are_read_by_the_words_of_the_encoders(attngan_run, damsm_run, blossoms, tmp_path, caplog):
     """The same number of words: one that no caption has, and then none that a caption has."""
-    words = (damsm_run.path / "vocabulary").read_text()
+    damsm = inference.load(damsm_run.path)
     training = TrainConfig(paper="attngan", data_dir=str(blossoms), run_dir=str(tmp_path / "run"), steps=1)
-    given = attngan_run.given
-    try:
-        (damsm_run.path / "vocabulary").write_text(words.replace("flower", "rewolf"))
-        assert "rewolf" in loop.Session(training, given).vocabulary
-        assert "does not know 1 words" in caplog.text and "left out: flower" in caplog.text
-        (damsm_run.path / "vocabulary").write_text("\n".join(f"nonsense{i}" for i in range(words.count("\n") + 1)))
-        with pytest.raises(UserError, match="captions of .* have no word that .* knows"):
-            loop.Session(training, given)
-    finally:
-        (damsm_run.path / "vocabulary").write_text(words)
+
+    def session(name, words):
+        damsm.vocabulary = words
+        damsm.save(tmp_path / name)
+        return loop.Session(training, {**attngan_run.given, "damsm_run": str(tmp_path / name)})
+
+    words = damsm.vocabulary
+    assert "rewolf" in session("one", [word.replace("flower", "rewolf") for word in words]).vocabulary
+    assert "does not know 1 words" in caplog.text and "left out: flower" in caplog.text
+    with pytest.raises(UserError, match="captions of .* have no word that .* knows"):
+        session("none", [f"nonsense{i}" for i in range(len(words))])

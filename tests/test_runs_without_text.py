@@ -38,6 +38,15 @@ def test_pictures_of_every_scale_follow_from_their_seeds(run):
     assert not run.takes_text
 
 
+def test_a_grid_of_seeds_is_drawn_while_it_trains(run, run_dir):
+    assert sorted(p.name for p in (run_dir / "samples").iterdir()) == ["step-0000001.png", "step-0000002.png"]
+    grid, pictures = np.asarray(Image.open(run_dir / "samples" / "step-0000002.png")), run.generate(None, range(48))[-1]
+    assert grid.shape == (8 * 36 + 4, 6 * 36 + 4, 3)
+    for seed, picture in enumerate(pictures):
+        y, x = 4 + 36 * (seed // 6), 4 + 36 * (seed % 6)
+        np.testing.assert_array_equal(grid[y : y + 32, x : x + 32], picture)
+
+
 def test_noise_interpolation_ends_at_the_pictures_of_its_seeds(run):
     (path,) = run.interpolate_noise(None, 3, [5, 6])
     ends = run.generate(None, [5, 6])[-1]

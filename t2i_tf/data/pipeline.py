@@ -123,6 +123,7 @@ def batches(
     character_rule: str = "lower_zero",
     vocabulary: Sequence[str] | None = None,
     box_crop: bool = False,
+    captions_read: np.ndarray | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """The endless stream of training batches from `start_step` on.
@@ -133,6 +134,7 @@ def batches(
         features: float [N, views, F], cached features that stand for the pictures.
         annotations: float16 [N,L,D], cached annotations that stand for the pictures (request.annotations).
         character_rule, vocabulary: how captions are read (request.text "characters", "words").
+        captions_read: bool [all captions], those that are drawn (None: all); every image has one.
         share: (k, n) cuts every batch into n blocks of rows and yields, and reads, block k alone: what worker k of n
             trains on. The blocks together are the batch that one worker would get.
 
@@ -142,15 +144,21 @@ def batches(
     "annotations" float16 [B,L,D].
     """
     captions = request.captions if request.text else 0
+    counts, lengths = split.caption_counts, _lengths(split) if request.sampling == "caption_length" else None
+    if captions_read is not None:
+        counts = counts_of(captions_read, split)
+        lengths = None if lengths is None else lengths[captions_read]
+        places = np.flatnonzero(captions_read)
+        first = np.cumsum(counts) - counts
     sampler = Sampler(
         split.class_ids,
-        split.caption_counts,
+        counts,
         request.sampling,
         batch_size,
         wrong_images=request.wrong_images,
         captions=captions,
         captions_with_replacement=request.captions_with_replacement,
-        caption_lengths=_lengths(split) if request.sampling == "caption_length" else None,
+        caption_lengths=lengths,
         longest_caption=request.longest_caption,
         seed=seed,
     )
@@ -172,12 +180,15 @@ def batches(
     def fetch(step):
         """All that Python does for a batch: plan it and read its bytes."""
         plan = sampler.plan(int(step)).rows(part * batch_size, (part + 1) * batch_size)
+        starts, picked = split.caption_offsets[plan.images][:, None], plan.captions
+        if captions_read is not None:
+            picked = places[first[plan.images][:, None] + picked] - starts
         empty = np.zeros(0, np.float32)
         rows = np.array(split.read(plan.images), object) if with_records else np.array([b""] * batch_size, object)
         wrong = np.array(split.read(plan.wrong_images), object) if request.wrong_images else rows
         embedding = feature = empty
         if request.text == "embedding":
-            embedding = np.asarray(embeddings[split.caption_offsets[plan.images][:, None] + plan.captions], np.float32)
+            embedding = np.asarray(embeddings[starts + picked], np.float32)
         if features is not None:
             view = np.minimum((plan.augmentation[:, 0] * features.shape[1]).astype(int), features.shape[1] - 1)
             feature = np.asarray(features[plan.images, view], np.float32)
@@ -186,7 +197,7 @@ def batches(
         classes = split.class_ids[plan.images]
         classes = np.where(classes < 0, -2 - plan.images, classes).astype(np.int32)
         augmentation = plan.augmentation if request.augmentation else np.tile(CENTRE, (batch_size, 1))
-        return rows, wrong, augmentation, plan.wrong_augmentation, plan.captions, classes, embedding, feature
+        return rows, wrong, augmentation, plan.wrong_augmentation, picked, classes, embedding, feature
 
     def read(step):
         feature_kind = tf.float32 if annotations is None else tf.float16
@@ -257,6 +268,11 @@ def steps_of_lengths(split: records.Split, request, batch_size: int) -> int:
     lengths = _lengths(split)
     counts = np.bincount(lengths[(lengths > 0) & (lengths <= request.longest_caption)])
     return int(np.sum(-(-counts // batch_size)))
+
+
+def counts_of(captions: np.ndarray, split: records.Split) -> np.ndarray:
+    """bool [all captions] -> int64 [N], how many of each image are set."""
+    return np.diff(np.concatenate([[0], np.cumsum(captions)])[split.caption_offsets])
 
 
 @lru_cache(maxsize=1)

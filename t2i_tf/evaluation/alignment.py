@@ -30,8 +30,9 @@ def retrieval(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
             f"--metrics=retrieval: {split.dataset.path} has no captions or fewer than two classes in "
             f"split {split.name}: give another --data_dir or --split"
         )
-    captions = [caption for of_image in split.captions() for caption in of_image]
-    caption_classes = np.repeat(split.class_ids, split.caption_counts)
+    of_images = run.captions_of(split)
+    captions = [caption for of_image in of_images for caption in of_image]
+    caption_classes = np.repeat(split.class_ids, [len(of_image) for of_image in of_images])
     scores = metrics.zero_shot_retrieval(
         _image_vectors(run, split), split.class_ids, run.encode(captions), caption_classes, _measure(run)
     )
@@ -52,10 +53,11 @@ def recall(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     def generator():
         return np.random.Generator(np.random.Philox(options.seed))
 
+    captions, count = run.captions_of(split), options.num_images
     if split.dataset.manifest["name"] != "blossoms":
-        return _recall_of(run, split, *_random_pairs(split, generator(), options.num_images))
-    told = _telling_pairs(split, generator(), options.num_images)
-    by_color = _telling_pairs(split, generator(), options.num_images, fidelity.ATTRIBUTES)
+        return _recall_of(run, split, *_random_pairs(captions, generator(), count))
+    told = _telling_pairs(split, captions, generator(), count)
+    by_color = _telling_pairs(split, captions, generator(), count, fidelity.ATTRIBUTES)
     of_color = _recall_of(run, split, *by_color)
     return _recall_of(run, split, *told) | {f"{name}_by_color": value for name, value in of_color.items()}
 
@@ -65,19 +67,17 @@ def _recall_of(run, split, pictures, captions) -> dict:
     return {**metrics.recall_both_ways(similarities), "pairs": len(captions)}
 
 
-def _random_pairs(split, rng, count) -> tuple[np.ndarray, list[str]]:
-    """Different pictures of the split, and one caption of each."""
-    captions = split.captions()
-    order = [number for number in rng.permutation(split.num_images) if captions[number]]
+def _random_pairs(captions, rng, count) -> tuple[np.ndarray, list[str]]:
+    """Different pictures, of which these are the captions, and one caption of each."""
+    order = [number for number in rng.permutation(len(captions)) if captions[number]]
     pictures = np.array(order[:count])
     return pictures, [captions[number][rng.integers(len(captions[number]))] for number in pictures]
 
 
-def _telling_pairs(split, rng, count, attributes=None) -> tuple[np.ndarray, list[str]]:
+def _telling_pairs(split, captions, rng, count, attributes=None) -> tuple[np.ndarray, list[str]]:
     """As `_random_pairs`, of drawn flowers, leaving out what would be true of two of the pictures; as far as these
     attributes tell (None: all)."""
-    truths, captions = split.attributes(), split.captions()
-    pictures, chosen, named = [], [], []
+    truths, pictures, chosen, named = split.attributes(), [], [], []
     for number in rng.permutation(split.num_images):
         if len(pictures) == count:
             break
@@ -118,14 +118,14 @@ class RPrecision:
         self.judge.config.need(
             f"--metrics=r_precision: {given}", *ENCODERS, advice="give --damsm_run=RUN of a DAMSM with both encoders"
         )
-        others = _fewest_others(split)
+        others = _fewest_others(run, split)
         if others < metrics.CANDIDATES - 1:
             raise UserError(
                 f"--metrics=r_precision: split {split.name} of {split.dataset.path} has {others} captions of other "
                 f"pictures, {metrics.CANDIDATES - 1} are needed: give another --split or --data_dir"
             )
         self.source, self.encoder, self.seed = source, options.damsm_run or "the run's own", options.seed
-        self._groups = np.repeat(np.arange(split.num_images), split.caption_counts)
+        self._groups = source.pictures
         weights = {name: self.judge.recipe.networks[name].get_weights() for name in ENCODERS}
         self._sha256 = fingerprint(weights["text_encoder"] + weights["image_encoder"])
         against = getattr(run.recipe, "trained_against", ())
@@ -163,14 +163,15 @@ class RPrecision:
         }
 
 
-def tells_captions(split: records.Split) -> bool:
+def tells_captions(run: Run, split: records.Split) -> bool:
     """Whether R-precision has enough captions of other pictures to tell each picture's own from."""
-    return bool(split.num_images) and _fewest_others(split) >= metrics.CANDIDATES - 1
+    return _fewest_others(run, split) >= metrics.CANDIDATES - 1
 
 
-def _fewest_others(split: records.Split) -> int:
-    """Captions of other pictures, beside the picture that has the most."""
-    return int(split.caption_counts.sum() - split.caption_counts.max())
+def _fewest_others(run: Run, split: records.Split) -> int:
+    """Captions that the run reads of other pictures, beside the picture that has the most."""
+    counts = [len(of_one) for of_one in run.captions_of(split)]
+    return sum(counts) - max(counts, default=0)
 
 
 def attention_figure(run: Run, split: records.Split, count: int) -> np.ndarray:
@@ -180,7 +181,7 @@ def attention_figure(run: Run, split: records.Split, count: int) -> np.ndarray:
     """
     if not hasattr(run.recipe, "attend"):
         raise UserError(f"a run of {run.paper} has no attention: give the run of a DAMSM or an AttnGAN")
-    captions = split.captions()
+    captions = run.captions_of(split)
     described = [number for number in range(split.num_images) if captions[number]]
     chosen = [described[place] for place in np.linspace(0, len(described) - 1, min(count, len(described))).astype(int)]
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop

@@ -149,10 +149,11 @@ def round_trip(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     if run.recipe.kind != "gan" or not run.takes_text:
         raise UserError(f"--metrics=round_trip needs a run that draws pictures of captions, this is one of {run.paper}")
     captioner = load_captioner(options.captioner_run, "--metrics=round_trip")
-    captions = [caption for of_image in split.captions() for caption in of_image]
+    of_images = run.captions_of(split)
+    captions = [caption for of_image in of_images for caption in of_image]
     if not captions:
         raise UserError(f"--metrics=round_trip: {split.dataset.path} has no captions: give another --data_dir")
-    pictures = np.repeat(np.arange(split.num_images), split.caption_counts)
+    pictures = np.repeat(np.arange(split.num_images), [len(of_image) for of_image in of_images])
     chosen = np.random.Generator(np.random.Philox(options.seed)).permutation(len(captions))[: options.num_images]
     captions = [captions[i] for i in chosen]
     size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop

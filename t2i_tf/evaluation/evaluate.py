@@ -45,7 +45,7 @@ def caption_fidelity(run: Run, split: records.Split, options: EvaluateConfig) ->
     """Share of generated flowers whose colours are those of their captions; `blossoms` only, no learned model."""
     if split.dataset.manifest["name"] != "blossoms":
         raise UserError("--metrics=caption_fidelity reads drawn flowers: it needs a data set of --source=blossoms")
-    captions = [caption for of_image in split.captions() for caption in of_image]
+    captions = [caption for of_image in run.captions_of(split) for caption in of_image]
     chosen = np.random.Generator(np.random.Philox(options.seed)).permutation(len(captions))[: options.num_images]
     captions = [captions[i] for i in chosen]
     images = run.generate(captions, list(range(options.seed, options.seed + len(captions))))[-1]
@@ -67,7 +67,7 @@ def diversity(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     order = np.random.Generator(np.random.Philox(seed)).permutation(split.num_images)
     if run.takes_text:
         seeds = list(range(seed, seed + min(count, DIVERSITY_SEEDS)))
-        captions = _different_captions(split, order, count // len(seeds))
+        captions = _different_captions(run.captions_of(split), order, count // len(seeds))
         images = run.generate([c for c in captions for _ in seeds], seeds * len(captions))[-1]
         scores = metrics.diversity(images.reshape(len(captions), len(seeds), *images.shape[1:]))
         counts = {"captions": len(captions), "seeds": len(seeds)}
@@ -86,9 +86,8 @@ def diversity(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     }
 
 
-def _different_captions(split: records.Split, order: np.ndarray, count: int) -> list[str]:
+def _different_captions(captions: list[list[str]], order: np.ndarray, count: int) -> list[str]:
     """The first captions of pictures in this order, none twice; fewer than `count` where there are no more."""
-    captions = split.captions()
     found = dict.fromkeys(captions[picture][0] for picture in order if captions[picture])
     return list(found)[:count]
 
@@ -121,7 +120,7 @@ def fitting(run: Run, split: records.Split, damsm_run: str | None = None) -> lis
         "caption_fidelity": captions_go_in and split.dataset.manifest["name"] == "blossoms",
         "retrieval": alignment.has_classes(split),
         "recall": has_captions,
-        "r_precision": captions_go_in and alignment.tells_captions(split),
+        "r_precision": captions_go_in and run.recipe.kind == "gan" and alignment.tells_captions(run, split),
         "diversity": captions_go_in or not run.takes_text,
         "accuracy": hasattr(run.recipe, "classify"),
         "word_precision": has_captions,

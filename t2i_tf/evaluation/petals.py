@@ -28,8 +28,10 @@ def attention_on_petals(run: Run, split: records.Split, options: EvaluateConfig)
     if split.dataset.manifest["name"] != "blossoms":
         raise UserError("--metrics=attention_on_petals: petals are known of --source=blossoms alone")
     rng = np.random.Generator(np.random.Philox(options.seed))
-    captions = split.captions()
-    numbers = rng.permutation(split.num_images)[: options.num_images]
+    captions = run.captions_of(split)
+    described = np.array([bool(of_one) for of_one in captions])
+    numbers = rng.permutation(split.num_images)
+    numbers = numbers[described[numbers]][: options.num_images]
     chosen = [captions[number][rng.integers(len(captions[number]))] for number in numbers]
     measure = _of_generated if run.recipe.kind == "gan" else _of_drawn
     parts = [

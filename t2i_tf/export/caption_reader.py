@@ -16,10 +16,9 @@ class Reader:
     """Captions, string [B] -> what a run reads of them, and what is to be said about them."""
 
     def __init__(self, run: Run):
-        words = run.recipe.request.text == "words"
-        self.vocabulary = run.vocabulary if words else None
-        self.tokenizer = text.WordTokenizer(run.vocabulary) if words else None
-        self.rule = None if words else run.recipe.hyperparameters.character_rule
+        self.vocabulary = run.vocabulary if run.reads_words else None
+        self.tokenizer = text.WordTokenizer(run.vocabulary) if run.reads_words else None
+        self.rule = None if run.reads_words else run.recipe.hyperparameters.character_rule
 
     def read(self, captions: tf.Tensor) -> tuple[dict, dict]:
         """-> inputs of `encode_captions`, rows of numbers; and notes:

@@ -47,13 +47,12 @@ class Drawing:
         self.run, self.recipe, self.tolerance, self.reader = run, run.recipe, tolerance, None
         run.need_generator()
         if run.takes_text:
-            reads_words = self.recipe.request.text == "words"
-            if not reads_words and run.text_encoder is None:
+            if run.reader is None:
                 raise UserError(
                     "this run was trained on ready-made embeddings and has no text encoder: add one with "
                     "t2i-import-weights or train with --text_encoder_run"
                 )
-            self.reader = Reader(run if reads_words else run.text_encoder)
+            self.reader = Reader(run.reader)
 
     def examples(self) -> tuple:
         inputs = {} if self.reader is None else self.reader.read(tf.constant(self.reader.examples(BATCH_SIZE)))[0]
@@ -67,7 +66,7 @@ class Drawing:
         """What the reader read of B captions -> what conditions the generator; nothing of nothing."""
         if self.reader is None:
             return {}
-        if "words" in inputs:
+        if self.run.reads_words:
             return self.recipe.condition({name: rows[:, None] for name, rows in inputs.items()})
         return self.recipe.condition({"embedding": self.run.text_encoder.recipe.encode_captions(inputs)[:, None]})
 

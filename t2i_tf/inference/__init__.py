@@ -5,7 +5,7 @@ Never imports training. A `Run` is also what the training loop wraps around its 
 
 from t2i_tf.inference.batches import BATCH_SIZE
 from t2i_tf.inference.captioning import Descriptions
-from t2i_tf.inference.folder import TEXT_ENCODER, read_vocabulary, write_vocabulary
+from t2i_tf.inference.folder import TEXT_ENCODER, read_vocabulary, vocabulary_summary, write_vocabulary
 from t2i_tf.inference.run import Run, build, load, restore
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "load",
     "read_vocabulary",
     "restore",
+    "vocabulary_summary",
     "write_vocabulary",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from t2i_tf.data import text
 from t2i_tf.errors import UserError
 from t2i_tf.inference.captioning import DescribesPictures
 from t2i_tf.inference.drawing import DrawsPictures
-from t2i_tf.inference.folder import TEXT_ENCODER, read_vocabulary, write_vocabulary
+from t2i_tf.inference.folder import TEXT_ENCODER, read_vocabulary, vocabulary_summary, write_vocabulary
 from t2i_tf.inference.reading import ReadsCaptions
 from t2i_tf.inference.seeing import SeesPictures
 from t2i_tf.networks.initial import from_a_file
@@ -33,6 +34,8 @@ class Run(ReadsCaptions, DrawsPictures, DescribesPictures, SeesPictures):
     """Its weights stay as they are, so that what follows from them alone is computed once, when it first draws."""
 
     def __post_init__(self):
+        self._captions_of: dict = {}
+        self._told: set[str] = set()
         unknown = self.recipe.request.unknown_words  # its table is made here: inside a graph it would stay there
         self._tokenizer = None if self.vocabulary is None else text.WordTokenizer(self.vocabulary, unknown)
 
@@ -58,7 +61,7 @@ class Run(ReadsCaptions, DrawsPictures, DescribesPictures, SeesPictures):
         if self.text_encoder is not None:
             self.text_encoder.save(folder / TEXT_ENCODER)
         beside = folder / "config.json.partial"
-        beside.write_text(self.config.to_json())
+        beside.write_text(dataclasses.replace(self.config, vocabulary=vocabulary_summary(self.vocabulary)).to_json())
         beside.replace(folder / "config.json")
 
 
@@ -75,24 +78,26 @@ def load(run_dir: str | Path, weights: str = "best", checkpoint: str = "best", j
 
     Args:
         weights: "ema", "raw", or "best": EMA where the run keeps it.
-        checkpoint: "newest", or "best": that of the best score where the run chooses by one.
+        checkpoint: "newest", "best": that of the best score where the run chooses by one, or the number of a step.
         judges: False for a GAN that will only draw, with the weights it has then: its discriminators and image encoders
             are left where they are, and AttnGAN at published width is there in 2 in place of 8 seconds.
 
-    Raises UserError: no run folder, no readable checkpoint, EMA asked for and not kept.
+    Raises UserError: no run folder, no readable checkpoint or none of that step, EMA asked for and not kept, a
+    vocabulary that is missing or another than the run was trained with.
     """
-    config = RunConfig.read(run_dir)
+    config, vocabulary = RunConfig.read(run_dir), read_vocabulary(run_dir)
     with from_a_file():
         recipe = build(config, judges)
     average = MovingAverage.of(recipe)
     if weights == "ema" and average is None:
         raise UserError(f"--weights=ema: {run_dir} was trained without a moving average: use --weights=raw")
-    step = checkpoints.load_weights(run_dir, recipe.networks, average, newest=checkpoint == "newest")
+    step = int(checkpoint) if checkpoint.isdecimal() else None
+    step = checkpoints.load_weights(run_dir, recipe.networks, average, newest=checkpoint == "newest", step=step)
     if average is not None and weights != "raw":
         average.swap()
     encoder = Path(run_dir) / TEXT_ENCODER
     text_encoder = load(encoder) if encoder.is_dir() else None
-    return Run(config, recipe, step, text_encoder, average, read_vocabulary(run_dir), draws_only=not judges)
+    return Run(config, recipe, step, text_encoder, average, vocabulary, draws_only=not judges)
 
 
 def restore(run: Run, run_dir: str | Path, step: int) -> None:

@@ -60,8 +60,7 @@ def _path(kind: str, key: str, split: records.Split) -> Path:
 
 def caption_embeddings(run: Run, split: records.Split) -> np.ndarray:
     """Sentence vectors float32 [all captions, D] of a frozen text encoder, in the order of the split's captions."""
-    hyperparameters = run.recipe.hyperparameters
-    key = fingerprint(run.recipe.text_encoder.get_weights(), hyperparameters.character_rule, _contents(split))
+    key = fingerprint(run.recipe.text_encoder.get_weights(), run.reading_rule, _contents(split))
     captions = [caption for of_image in split.captions() for caption in of_image]
     path = _path("captions", key, split)
 
@@ -69,9 +68,8 @@ def caption_embeddings(run: Run, split: records.Split) -> np.ndarray:
         for start in range(0, len(captions), 2048):
             yield run.encode(captions[start : start + 2048])
 
-    return _kept(
-        path, (len(captions), hyperparameters.embedding_dim), parts(), f"embeddings of {len(captions)} captions"
-    )
+    width = run.recipe.hyperparameters.embedding_dim
+    return _kept(path, (len(captions), width), parts(), f"embeddings of {len(captions)} captions")
 
 
 def image_features(network, split: records.Split, image_size: int, views: int, box_crop: bool) -> np.ndarray:

@@ -19,7 +19,7 @@ from t2i_tf.config import EvaluateConfig, RunConfig, TrainConfig
 from t2i_tf.data import pipeline, records, sampling, text
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import alignment, evaluate, score_file
-from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, write_vocabulary
+from t2i_tf.inference import TEXT_ENCODER, Run, load, read_vocabulary, vocabulary_summary, write_vocabulary
 from t2i_tf.networks.precision import computing_in
 from t2i_tf.training import caches, callbacks, devices, run_folder
 from t2i_tf.training.best import BestWeights
@@ -113,6 +113,7 @@ class Session:
             execution = devices.execution(training, self.recipe, replicas)
             self.trainer = make_trainer(self.recipe, training.seed, self.steps_per_epoch, execution)
         self.vocabulary = words if self.recipe.request.text == "words" else None
+        self.config = dataclasses.replace(self.config, vocabulary=vocabulary_summary(self.vocabulary))
         self.steps = training.steps or hyperparameters.epochs * self.steps_per_epoch
         self.steps -= self.steps % training.steps_per_execution
         self.selection = getattr(self.recipe, "selection", None)
@@ -123,6 +124,7 @@ class Session:
 
     def _check_data(self):
         """Refuses data that do not fit before anything is written; the test split is read for scores later."""
+        self.captions_read = self._captions_read()
         self.batch_spec()
         if (self.recipe.request.image_views or self.recipe.request.annotations) and not self.training.dry_run:
             _ = self.recipe.frozen_features  # raises where it cannot be had
@@ -138,8 +140,6 @@ class Session:
             raise UserError(f"--patience: {self.training.paper} does not choose its weights by a score; leave it out")
         if self.team.chief and not checkpoints.steps(run_folder.find(self.config)):
             self._check_pretrained()
-        if self.vocabulary is not None and self.vocabulary != self.dataset.manifest["vocabulary"]:
-            self._check_words()
         if self.training.box_crop:
             for name in self.dataset.manifest["splits"]:
                 pipeline.check_boxes(self.dataset.split(name))
@@ -156,29 +156,52 @@ class Session:
                         f"--text_encoder_run={self.training.text_encoder_run}: give {theirs}"
                     )
 
-    def _check_words(self):
-        """Captions are read by the words of another run: each must have one, and what is left out is said."""
-        known, manifest = set(self.vocabulary), self.dataset.manifest
+    def _captions_read(self) -> np.ndarray | None:
+        """Of which captions of the training split a word is known, bool [all captions]; None where it does not matter.
+
+        What else is unknown is left out of captions, and said where they are read by the words of another run. A
+        captioner sees to what has no word itself. Raises UserError when a picture is left without a caption, or another
+        split without any.
+        """
+        words = self.vocabulary if self.text_encoder is None else self.text_encoder.vocabulary
+        if words is None or self.recipe.request.text is None or self.recipe.request.unknown_words:
+            return None
+        known, manifest = set(words), self.dataset.manifest
+        own = words == manifest["vocabulary"]
+        whose = self.training.text_encoder_run or self.vocabulary_run or "the data set"
         for name in manifest["splits"]:
-            captions = [caption for of_one in self.dataset.split(name).captions() for caption in of_one]
-            unread = [caption for caption in captions if known.isdisjoint(text.words(caption))]
-            if unread:
-                raise UserError(
-                    f"{len(unread):,} of {len(captions):,} captions of {self.dataset.path} ({name}) have no word that "
-                    f"{self.vocabulary_run} knows (e.g. {unread[0]!r}): train its encoders on these data"
-                )
+            trained = name == self.split.name
+            split = self.split if trained else self.dataset.split(name)
+            captions = [caption for of_one in split.captions() for caption in of_one]
+            read = np.array([not known.isdisjoint(text.words(caption)) for caption in captions], bool)
+            if trained:
+                of_split = read
+            unread = np.flatnonzero(~read)
+            if not len(unread):
+                continue
+            named = (
+                f"{len(unread):,} of {len(captions):,} captions of {self.dataset.path} ({name}) have no word that "
+                f"{whose} knows (e.g. {captions[unread[0]]!r})"
+            )
+            emptied = (pipeline.counts_of(read, split) == 0) & (split.caption_counts > 0)
+            if emptied.any() if trained else not read.any():
+                advice = "correct them and prepare the data set again" if own else "train its encoders on these data"
+                raise UserError(f"{named}, and a picture no other: {advice}")
+            if trained:
+                logging.warning("%s: they are not trained on", named)
         counts = dict(zip(manifest["vocabulary"], manifest["vocabulary_counts"], strict=True))
         unknown = {word: count for word, count in counts.items() if word not in known}
         if unknown:
             logging.warning(
                 "%s does not know %d words of %s, %.2f%% of its text, which are left out: %s%s",
-                self.vocabulary_run,
+                whose,
                 len(unknown),
                 self.dataset.path,
                 100.0 * sum(unknown.values()) / sum(counts.values()),
                 ", ".join([*unknown][:10]),
                 ", ..." if len(unknown) > 10 else "",
             )
+        return None if of_split.all() else of_split
 
     def _vocabulary_run(self) -> str | None:
         """The run whose words captions are read by, where the paper takes its encoders from one."""
@@ -200,6 +223,8 @@ class Session:
                 f"--text_encoder_run={self.training.text_encoder_run} is a run of {run.paper}, which encodes no "
                 "captions: give the run of a text encoder"
             )
+        if run.reads_words:
+            _ = run.known_words  # raises where its vocabulary is missing
         return run
 
     def _published_embeddings(self):
@@ -252,6 +277,7 @@ class Session:
             character_rule=getattr(self.hyperparameters, "character_rule", "lower_zero"),
             vocabulary=self.vocabulary,
             box_crop=self.training.box_crop,
+            captions_read=self.captions_read,
             share=(self.team.index, self.team.count),
         )
 
@@ -402,7 +428,7 @@ def _load_pretrained(session: Session) -> None:
 
 
 class _Observer:
-    """Draws sample grids of unseen captions and takes the recipe's scores while it trains.
+    """Draws sample grids of unseen captions, or of seeds without text, and takes the recipe's scores while it trains.
 
     Unseen are the pictures of the split "val", or "test" where there is none. Once the run is asked to end
     (`callbacks.Together`), scores not yet begun are left out.
@@ -420,10 +446,7 @@ class _Observer:
     def _captions(self):
         if self.session.recipe.kind != "gan" or (self.session.text_encoder is None and self.session.vocabulary is None):
             return []
-        split = self.test or self.session.split
-        places = np.linspace(0, split.num_images - 1, min(SAMPLED_CAPTIONS, split.num_images)).astype(int)
-        captions = split.captions()
-        return [captions[place][0] for place in places]
+        return self.live.some_captions(self.test or self.session.split, SAMPLED_CAPTIONS)
 
     def __call__(self, step: int) -> None:
         live = self.live
@@ -444,17 +467,21 @@ class _Observer:
             self.session.trainer.stop_training = self.best.exhausted
 
     def _draw(self, live, step):
-        if not self.captions:
+        """A row a caption and a column a seed; without text seeds alone."""
+        if self.captions:
+            rows, labels = [caption for caption in self.captions for _ in range(SAMPLED_SEEDS)], self.captions
+            images = live.generate(rows, list(range(SAMPLED_SEEDS)) * len(labels))[-1]
+        elif live.recipe.kind == "gan" and not live.takes_text:
+            labels = [""] * SAMPLED_CAPTIONS
+            images = live.generate(None, list(range(SAMPLED_CAPTIONS * SAMPLED_SEEDS)))[-1]
+        else:
             return
-        rows = [caption for caption in self.captions for _ in range(SAMPLED_SEEDS)]
-        images = live.generate(rows, list(range(SAMPLED_SEEDS)) * len(self.captions))[-1]
-        grid = pictures.labelled_grid(
-            images.reshape(len(self.captions), SAMPLED_SEEDS, *images.shape[1:]), self.captions
-        )
+        grid = pictures.labelled_grid(images.reshape(len(labels), SAMPLED_SEEDS, *images.shape[1:]), labels)
         pictures.save(grid, self.run_dir / "samples" / f"step-{step:07d}.png")
         with self.writer.as_default(step=step):
             tf.summary.image("samples", np.asarray(grid)[None])
-            tf.summary.text("captions", tf.constant(self.captions))
+            if self.captions:
+                tf.summary.text("captions", tf.constant(self.captions))
 
     def _draw_attention(self, live, step):
         """Where words were looked at in generated pictures, or look in unseen ones."""

@@ -38,7 +38,7 @@ def attngan(attngan_run):
 
 @pytest.mark.parametrize("attributes", [None, fidelity.ATTRIBUTES])
 def test_pairs_of_flowers_are_true_of_each_other_alone(split, attributes):
-    pictures, captions = alignment._telling_pairs(split, np.random.default_rng(0), 100, attributes)
+    pictures, captions = alignment._telling_pairs(split, split.captions(), np.random.default_rng(0), 100, attributes)
     assert len(pictures) == len(set(pictures.tolist())) > 5
     truths = split.attributes()
     for row, caption in enumerate(captions):
@@ -53,7 +53,7 @@ def test_pairs_of_flowers_are_true_of_each_other_alone(split, attributes):
 def test_recall_of_a_run_is_that_of_its_vectors(damsm, split):
     score = evaluate.evaluate(damsm, "recall", split, EvaluateConfig(num_images=5, seed=2))
     assert score["pairs"] == 5 and score["image_to_text_5"] == score["text_to_image_10"] == 1.0
-    pictures, captions = alignment._telling_pairs(split, np.random.Generator(np.random.Philox(2)), 5)
+    pictures, captions = alignment._telling_pairs(split, split.captions(), np.random.Generator(np.random.Philox(2)), 5)
     images = alignment._image_vectors(damsm, split, pictures)
     texts = damsm.encode(captions)
     cosines = (images / np.linalg.norm(images, axis=1, keepdims=True)) @ (
@@ -142,8 +142,8 @@ def test_captions_of_the_own_picture_are_not_enough(attngan, tmp_path):
     assert "r_precision" not in evaluate.fitting(attngan, split)
     with pytest.raises(UserError, match="62 captions of other pictures, 99 are needed"):
         evaluate.evaluate(attngan, "r_precision", split, EvaluateConfig())
-    enough = types.SimpleNamespace(num_images=2, caption_counts=np.array([120, 99]))
-    assert alignment.tells_captions(enough)
+    enough = types.SimpleNamespace(captions_of=lambda split: [["red"] * 120, ["blue"] * 99])
+    assert alignment.tells_captions(enough, split)
 
 
 def test_what_cannot_be_judged_is_refused(attngan, damsm, gan_run, blossoms):

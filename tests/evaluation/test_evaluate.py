@@ -90,11 +90,10 @@ def test_noise_that_says_nothing_and_words_that_say_nothing_are_told_apart(gan, 
     assert score["across_captions"] == 0 < score["same_caption"]
 
 
-def test_captions_of_diversity_are_different_texts(split, monkeypatch):
+def test_captions_of_diversity_are_different_texts():
     texts = [["a", "b"], ["a"], [], ["c"], ["a"], ["d"]]
-    monkeypatch.setattr(split, "captions", lambda: texts)
-    assert evaluate._different_captions(split, np.arange(6), 9) == ["a", "c", "d"]
-    assert evaluate._different_captions(split, np.arange(6), 2) == ["a", "c"]
+    assert evaluate._different_captions(texts, np.arange(6), 9) == ["a", "c", "d"]
+    assert evaluate._different_captions(texts, np.arange(6), 2) == ["a", "c"]
 
 
 def test_diversity_needs_captions_where_the_generator_reads_them(gan, blossoms):
