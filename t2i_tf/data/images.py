@@ -106,9 +106,12 @@ def store(
     keep_bytes = data is not None and picture.format == "JPEG" and picture.mode == "RGB"
     changes = []
 
-    if picture.getexif().get(_ORIENTATION, 1) in range(2, 9):
-        picture, keep_bytes = ImageOps.exif_transpose(picture), False
-        changes.append("turned upright by EXIF")
+    try:
+        if picture.getexif().get(_ORIENTATION, 1) in range(2, 9):
+            picture, keep_bytes = ImageOps.exif_transpose(picture), False
+            changes.append("turned upright by EXIF")
+    except Exception as error:  # whatever Pillow stumbles over in damaged tags
+        return BadImage(f"damaged EXIF tags ({reason(error)})")
     try:
         picture, conversion = to_rgb(picture)
     except ValueError as error:

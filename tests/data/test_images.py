@@ -1,4 +1,5 @@
 import io
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,14 @@ def test_turned_by_exif(tmp_path):
     assert pixels(stored)[9:].max() < 5
     exif[0x0112] = 0  # written by some programs, CUB has it: not a turn
     assert store(save(tmp_path / "b.jpg", picture, exif=exif), None, rules()).changes == ()
+
+
+def test_damaged_exif_is_a_bad_image(tmp_path):
+    """To be turned, and its date two numbers where a text should be."""
+    tags = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x0132, 11, 2, 8)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(44)
+    path = save(tmp_path / "a.jpg", noise(8, 8), exif=exif)
+    assert "damaged EXIF tags" in store(path, None, rules()).reason
 
 
 def test_enlarging_is_named(tmp_path):
