@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2i_tf import pictures
+from t2i_tf import files, pictures
 from t2i_tf.config import SampleConfig
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
@@ -57,10 +57,8 @@ def save(frames: np.ndarray, path: Path) -> Path:
     """Writes uint8 [N,S,S,3] as an animated WebP or GIF that plays for ever, by the ending of the path."""
     size = frames.shape[1] * max(1, SMALLEST // frames.shape[1])
     first, *others = (Image.fromarray(frame) for frame in pictures.enlarged(frames, size))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
     kind = path.suffix.removeprefix(".").upper()
     quality = {"quality": 90, "method": 4} if kind == "WEBP" else {}
-    first.save(beside, kind, save_all=True, append_images=others, duration=MILLISECONDS, loop=0, **quality)
-    beside.replace(path)
+    with files.written_beside(path) as beside:
+        first.save(beside, kind, save_all=True, append_images=others, duration=MILLISECONDS, loop=0, **quality)
     return path

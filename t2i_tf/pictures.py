@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from t2i_tf import files
+
 _GAP = 4
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 
@@ -105,8 +107,6 @@ def file_stem(text: str) -> str:
 
 def save(image: Image.Image, path: Path) -> Path:
     """Writes a PNG beside and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    image.save(beside, format="PNG")
-    beside.replace(path)
+    with files.written_beside(path) as beside:
+        image.save(beside, format="PNG")
     return path

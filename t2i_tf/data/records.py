@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from t2i_tf import files
 from t2i_tf.errors import UserError
 
 FORMAT = "t2i_tf records"
@@ -266,18 +267,14 @@ class Dataset:
             return Path(self.path, entry["file"])
         path = self.cache / entry["sha256"] / Path(entry["file"]).name
         if not path.is_file():
-            beside = path.with_name(f"{path.name}{PARTIAL}-{os.getpid()}")
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                tf.io.gfile.copy(f"{self.path}/{entry['file']}", str(beside), overwrite=True)
-                beside.replace(path)
+                with files.written_beside(path) as beside:
+                    tf.io.gfile.copy(f"{self.path}/{entry['file']}", str(beside), overwrite=True)
             except (OSError, tf.errors.OpError) as error:
                 raise UserError(
                     f"{self.path}/{entry['file']} cannot be copied to {path} ({error}): make room there, or set "
                     "XDG_CACHE_HOME"
                 ) from None
-            finally:
-                beside.unlink(missing_ok=True)
         return path
 
     @classmethod

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_tf import devices
+from t2i_tf import devices, files
 from t2i_tf.data import pipeline, records
 from t2i_tf.evaluation.distributions import Moments
 from t2i_tf.evaluation.features import Extractor
@@ -92,13 +91,9 @@ def _read(path: Path) -> RealPictures | None:
 
 def _write(path: Path, found: RealPictures) -> None:
     """Without a place to write to the scores are as good, and the next ones take as long."""
-    beside = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    moments = found.moments
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        moments = found.moments
-        with open(beside, "wb") as file:
+        with files.written_beside(path) as beside, open(beside, "wb") as file:
             np.savez(file, count=moments.count, mean=moments.mean, scatter=moments.scatter, rows=found.rows)
-        beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         logging.warning("%s cannot be written (%s): real pictures are read again next time", path, error.strerror)

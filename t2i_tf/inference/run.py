@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2i_tf import checkpoints, papers
+from t2i_tf import checkpoints, files, papers
 from t2i_tf.config import RunConfig
 from t2i_tf.data import text
 from t2i_tf.errors import UserError
@@ -60,9 +60,9 @@ class Run(ReadsCaptions, DrawsPictures, DescribesPictures, SeesPictures):
         write_vocabulary(folder, self.vocabulary)
         if self.text_encoder is not None:
             self.text_encoder.save(folder / TEXT_ENCODER)
-        beside = folder / "config.json.partial"
-        beside.write_text(dataclasses.replace(self.config, vocabulary=vocabulary_summary(self.vocabulary)).to_json())
-        beside.replace(folder / "config.json")
+        config = dataclasses.replace(self.config, vocabulary=vocabulary_summary(self.vocabulary))
+        with files.written_beside(folder / "config.json") as beside:
+            beside.write_text(config.to_json())
 
 
 def build(config: RunConfig, judges: bool = True):

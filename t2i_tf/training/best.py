@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from t2i_tf import checkpoints
+from t2i_tf import checkpoints, files
 from t2i_tf.errors import UserError
 
 _COUNTS = ("no_better", "last")
@@ -53,10 +53,9 @@ class BestWeights:
             self.no_better += 1
         self.last = max(self.last, step)
         counts = dict(zip(_COUNTS, (self.no_better, self.last), strict=True))
-        beside = self._file.with_suffix(".partial")
         named = {"metric": self.selection.metric, "name": self.selection.value}
-        beside.write_text(json.dumps({**named, "value": self.value, "step": self.step, **counts}) + "\n")
-        beside.replace(self._file)
+        with files.written_beside(self._file) as beside:
+            beside.write_text(json.dumps({**named, "value": self.value, "step": self.step, **counts}) + "\n")
 
     def __str__(self) -> str:
         return (

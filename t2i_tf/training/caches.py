@@ -6,12 +6,12 @@ A cache is found under a hash of the network's weights, so a stale one cannot be
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from t2i_tf import files
 from t2i_tf.checkpoints import fingerprint
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
@@ -35,18 +35,15 @@ def _kept(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray], what:
     if not path.is_file():
         megabytes = np.dtype(kind).itemsize * np.prod(shape, dtype=np.int64) / 2**20
         logging.info("computing %s once: %s values, %.0f MB in %s", what, "x".join(map(str, shape)), megabytes, path)
-        beside = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        files.remove_left_behind(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             # Written, not mapped: a full disk is then an error that can be told, not a signal that ends the process.
-            with open(beside, "wb") as file:
+            with files.written_beside(path) as beside, open(beside, "wb") as file:
                 header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for part in parts:
                     file.write(np.ascontiguousarray(part, kind).tobytes())
-            beside.replace(path)
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise UserError(
                 f"{path}: cannot be written ({error.strerror}); it takes {megabytes:.0f} MB: make room, or make "
                 "the data set folder writable"

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from t2i_tf import papers
+from t2i_tf import files, papers
 from t2i_tf.config import RunConfig, TrainConfig, real_path
 from t2i_tf.errors import UserError
 
@@ -102,9 +102,8 @@ def write(config: RunConfig, run_dir: Path) -> None:
     """Writes config.json and flags.txt; each rebuilds the run."""
     run_dir.mkdir(parents=True, exist_ok=True)
     for name, content in (("flags.txt", flags_text(config)), ("config.json", config.to_json())):
-        beside = run_dir / f"{name}.partial"
-        beside.write_text(content)
-        beside.replace(run_dir / name)
+        with files.written_beside(run_dir / name) as beside:
+            beside.write_text(content)
 
 
 def flags_text(config: RunConfig) -> str:
