@@ -10,7 +10,6 @@ from PIL import Image
 
 from t2i_tf import caption_pictures, pictures
 from t2i_tf.config import SampleConfig
-from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
 
@@ -51,6 +50,7 @@ def _check(run, options):
         "mode": options.mode != SampleConfig.mode,
         "attention": options.attention,
         "change": options.change,
+        "film": options.film,
     }
     for name, value in given.items():
         if value:
@@ -65,12 +65,6 @@ def _files(run, options) -> tuple[list[str], np.ndarray]:
 
 
 def _of_the_test_split(run, options) -> tuple[list[str], np.ndarray]:
-    path = options.data_dir or run.config.training.data_dir
-    if not path:
-        raise UserError(f"--run_dir={options.run_dir} was imported and knows no data set: give --images or --data_dir")
-    dataset = records.Dataset.open(path)
-    split = dataset.split("test" if "test" in dataset.manifest["splits"] else "train")
+    split = run.dataset(options, or_give="--images").unseen()
     numbers = np.linspace(0, split.num_images - 1, min(DEFAULT_PICTURES, split.num_images)).astype(int)
-    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    views = pipeline.views(split, size, len(numbers), box_crop=box_crop, chosen=numbers, augmentation=False)
-    return [split.names[number] for number in numbers], next(views.as_numpy_iterator())
+    return [split.names[number] for number in numbers], next(run.views(split, len(numbers), numbers))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from t2i_tf import attention_pictures, describing, devices, film, pictures
 from t2i_tf.config import SampleConfig
-from t2i_tf.data import records, text
+from t2i_tf.data import text
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import alignment, captioning, neighbors
 from t2i_tf.inference import Run, load
@@ -71,17 +71,9 @@ def captions_of(options: SampleConfig, run: Run) -> list[str]:
         return [*options.caption, *read_captions(options.captions_file)]
     if options.caption:
         return list(options.caption)
-    dataset = _dataset(options, run)
-    split = dataset.split("test" if "test" in dataset.manifest["splits"] else "train")
+    split = run.dataset(options, or_give="--caption").unseen()
+    split.check_captions("no --caption is given")
     return run.some_captions(split, DEFAULT_CAPTIONS)
-
-
-def _dataset(options: SampleConfig, run: Run) -> records.Dataset:
-    """That of --data_dir, or the run's own. Raises UserError."""
-    path = options.data_dir or run.config.training.data_dir
-    if not path:
-        raise UserError(f"--run_dir={options.run_dir} was imported and knows no data set: give --caption or --data_dir")
-    return records.Dataset.open(path)
 
 
 def _file_name(number: int, caption: str | None, seed: int, ending: str = "") -> str:
@@ -209,7 +201,7 @@ def _scales(run, captions, seeds, options, out):
 
 def _nearest(run, captions, seeds, options, out):
     """A row a caption and seed: the sample, and the training pictures nearest to it with their distances."""
-    dataset = _dataset(options, run)
+    dataset = run.dataset(options)
     rows, noise, labels = _each(captions, seeds)
     samples = run.generate(rows, noise, options.truncation)[-1]
     found = neighbors.nearest(run, dataset, samples, options.neighbors, ProgressLine())
@@ -275,8 +267,7 @@ def _attention(run, captions, seeds, options, out):
 
 
 def _attention_of_pairs(run, options):
-    dataset = _dataset(options, run)
-    split = dataset.split("test" if "test" in dataset.manifest["splits"] else "train")
+    split = run.dataset(options).unseen()
     figure = alignment.attention_figure(run, split, DEFAULT_CAPTIONS)
     path = pictures.save(Image.fromarray(figure), Path(options.out) / "attention.png")
     yield f"where each word looks, of {DEFAULT_CAPTIONS} pictures of split {split.name}: {path}"

@@ -80,6 +80,19 @@ def blossoms(tmp_path_factory):
     return prepare(options, progress=lambda done, total: None)
 
 
+@pytest.fixture(scope="session")
+def without_captions(tmp_path_factory):
+    """A prepared data set of 4 drawn flowers of 32 pixels that nothing is said of."""
+    from t2i_tf.config import PrepareConfig
+    from t2i_tf.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("data") / "silent"
+    options = PrepareConfig(
+        source="blossoms", data_dir=str(folder), image_size=32, num_images=4, captions="none", workers=1
+    )
+    return prepare(options, progress=lambda done, total: None)
+
+
 def _trained(training, given):
     from t2i_tf.training import loop
 

@@ -74,6 +74,11 @@ def test_without_captions_unseen_ones_are_taken(gan, blossoms):
     assert found == unseen, "six pictures in the test split, one caption each"
 
 
+def test_data_without_captions_give_none_to_draw(gan, without_captions):
+    with pytest.raises(UserError, match="no --caption is given: .*silent has no captions: give another --data_dir"):
+        sampling.captions_of(options(data_dir=str(without_captions)), gan)
+
+
 @pytest.fixture
 def draw(gan, gan_run, tmp_path, monkeypatch):
     """-> lines printed and the folder, of a run that is loaded already."""

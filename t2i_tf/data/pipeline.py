@@ -278,7 +278,7 @@ def counts_of(captions: np.ndarray, split: records.Split) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _lengths(split: records.Split) -> np.ndarray:
     """int [all captions]: words of each."""
-    return np.array([len(text.words(caption)) for of_image in split.captions() for caption in of_image])
+    return np.array([len(text.words(caption)) for caption in split.all_captions()])
 
 
 CENTRE = np.array([0.5, 0.5, 1.0], np.float32)

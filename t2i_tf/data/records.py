@@ -317,6 +317,10 @@ class Dataset:
             raise UserError(f"{self.path} has no split {name!r}: it has {', '.join(self.manifest['splits'])}")
         return Split(self, name)
 
+    def unseen(self) -> Split:
+        """The test split, or the training split where there is none."""
+        return self.split("test" if "test" in self.manifest["splits"] else "train")
+
 
 class Split:
     """Random access to the records of one split.
@@ -368,6 +372,15 @@ class Split:
         text = self._index["text"].tobytes().decode().split("\n")
         starts = self.caption_offsets.tolist()
         return [text[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True)]
+
+    def all_captions(self) -> list[str]:
+        """The captions of all records, one behind the other, as `caption_offsets` counts them."""
+        return [caption for of_image in self.captions() for caption in of_image]
+
+    def check_captions(self, asked_by: str) -> None:
+        """Raises UserError where no record has a caption."""
+        if not self.caption_offsets[-1]:
+            raise UserError(f"{asked_by}: {self.dataset.path} has no captions: give another --data_dir")
 
     def attributes(self) -> list[dict[str, str] | None]:
         """The attributes of every record; reads all records."""

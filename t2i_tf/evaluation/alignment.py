@@ -10,7 +10,7 @@ import tensorflow as tf
 from t2i_tf import attention_pictures, devices
 from t2i_tf.checkpoints import fingerprint
 from t2i_tf.config import EvaluateConfig
-from t2i_tf.data import pipeline, records
+from t2i_tf.data import records
 from t2i_tf.data.sources import blossoms
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import fidelity, metrics
@@ -30,9 +30,8 @@ def retrieval(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
             f"--metrics=retrieval: {split.dataset.path} has no captions or fewer than two classes in "
             f"split {split.name}: give another --data_dir or --split"
         )
-    of_images = run.captions_of(split)
-    captions = [caption for of_image in of_images for caption in of_image]
-    caption_classes = np.repeat(split.class_ids, [len(of_image) for of_image in of_images])
+    captions, pictures = run.all_captions(split, "--metrics=retrieval")
+    caption_classes = split.class_ids[pictures]
     scores = metrics.zero_shot_retrieval(
         _image_vectors(run, split), split.class_ids, run.encode(captions), caption_classes, _measure(run)
     )
@@ -47,8 +46,7 @@ def recall(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     already differ in a colour that a caption names, not in the number, form or size of petals alone.
     """
     _check_encoder(run, "recall")
-    if not split.caption_offsets[-1]:
-        raise UserError(f"--metrics=recall: {split.dataset.path} has no captions: give another --data_dir")
+    split.check_captions("--metrics=recall")
 
     def generator():
         return np.random.Generator(np.random.Philox(options.seed))
@@ -177,15 +175,15 @@ def _fewest_others(run: Run, split: records.Split) -> int:
 def attention_figure(run: Run, split: records.Split, count: int) -> np.ndarray:
     """Where each word of a caption looks in its picture (DAMSM), of `count` pictures of the split -> uint8 [H,W,3].
 
-    Raises UserError for a run without such attention.
+    Raises UserError for a run without such attention, and data without captions.
     """
     if not hasattr(run.recipe, "attend"):
         raise UserError(f"a run of {run.paper} has no attention: give the run of a DAMSM or an AttnGAN")
+    split.check_captions("attention")
     captions = run.captions_of(split)
-    described = [number for number in range(split.num_images) if captions[number]]
-    chosen = [described[place] for place in np.linspace(0, len(described) - 1, min(count, len(described))).astype(int)]
-    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    (images,) = pipeline.views(split, size, len(chosen), box_crop=box_crop, chosen=np.array(chosen)).as_numpy_iterator()
+    described = np.flatnonzero([bool(of_one) for of_one in captions])
+    chosen = described[np.linspace(0, len(described) - 1, min(count, len(described))).astype(int)]
+    (images,) = run.views(split, len(chosen), chosen)
     shown = [captions[number][0] for number in chosen]
     return attention_pictures.matched(
         shown, [run.tokens(caption) for caption in shown], images, run.attend_pictures(images, shown)
@@ -200,9 +198,9 @@ def _check_encoder(run: Run, metric: str) -> None:
 
 
 def _image_vectors(run: Run, split: records.Split, chosen: np.ndarray | None = None) -> np.ndarray:
-    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    stream = pipeline.views(split, size, devices.rows_at_once(), box_crop=box_crop, chosen=chosen)
-    return np.concatenate([run.encode_pictures(pictures) for pictures in stream.as_numpy_iterator()])
+    return np.concatenate(
+        [run.encode_pictures(pictures) for pictures in run.views(split, devices.rows_at_once(), chosen)]
+    )
 
 
 def _measure(run: Run):

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from t2i_tf.config import EvaluateConfig
-from t2i_tf.data import pipeline, records
+from t2i_tf.data import records
 from t2i_tf.data.sources.blossoms import parse_caption, petal_color_word
 from t2i_tf.data.sources.blossoms_masks import petal_masks
 from t2i_tf.errors import UserError
@@ -40,16 +40,14 @@ def captions(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     """
     if not run.describes:
         raise UserError(f"--metrics=captions needs a run of a captioner, this is one of {run.paper}")
+    split.check_captions("--metrics=captions")
     references = split.captions()
     order = np.random.Generator(np.random.Philox(options.seed)).permutation(split.num_images)
     chosen = np.array([number for number in order if references[number]][: options.num_images], int)
-    if not len(chosen):
-        raise UserError(f"--metrics=captions: {split.dataset.path} has no captions: give another --data_dir")
-    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
+    size = run.recipe.request.image_sizes[-1]
     is_drawn = split.dataset.manifest["name"] == "blossoms"
     found, costs, counts, looks = [], [], [], []
-    views = pipeline.views(split, size, _PICTURES, box_crop=box_crop, chosen=chosen, augmentation=False)
-    for pictures in views.as_numpy_iterator():
+    for pictures in run.views(split, _PICTURES, chosen):
         numbers = chosen[len(found) : len(found) + len(pictures)]
         annotations = run.annotations(pictures)
         described = run.describe_annotations(annotations, options.beam_size, options.length_normalised)
@@ -149,18 +147,12 @@ def round_trip(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     if run.recipe.kind != "gan" or not run.takes_text:
         raise UserError(f"--metrics=round_trip needs a run that draws pictures of captions, this is one of {run.paper}")
     captioner = load_captioner(options.captioner_run, "--metrics=round_trip")
-    of_images = run.captions_of(split)
-    captions = [caption for of_image in of_images for caption in of_image]
-    if not captions:
-        raise UserError(f"--metrics=round_trip: {split.dataset.path} has no captions: give another --data_dir")
-    pictures = np.repeat(np.arange(split.num_images), [len(of_image) for of_image in of_images])
+    captions, pictures = run.all_captions(split, "--metrics=round_trip")
     chosen = np.random.Generator(np.random.Philox(options.seed)).permutation(len(captions))[: options.num_images]
     captions = [captions[i] for i in chosen]
-    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    real = pipeline.views(split, size, 64, box_crop=box_crop, chosen=pictures[chosen])
     seen = {
         "": run.generate(captions, list(range(options.seed, options.seed + len(captions))))[-1],
-        "real_": np.concatenate(list(real.as_numpy_iterator())),
+        "real_": np.concatenate(list(run.views(split, 64, pictures[chosen]))),
     }
     scores = {}
     with Scorer(options.tokenization, meteor=False) as scorer:

@@ -53,8 +53,7 @@ def word_precision(run: Run, split: records.Split, options: EvaluateConfig) -> d
     """
     if not hasattr(run.recipe, "tell_words"):
         raise UserError(f"--metrics=word_precision needs a run of visual_words, this is one of {run.paper}")
-    if not split.caption_offsets[-1]:
-        raise UserError(f"--metrics=word_precision: {split.dataset.path} has no captions: give another --data_dir")
+    split.check_captions("--metrics=word_precision")
     places = {word: place for place, word in enumerate(run.vocabulary)}
     said = np.zeros([split.num_images, len(places)], bool)
     for row, captions in zip(said, split.captions(), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 
 from t2i_tf import checkpoints, devices
 from t2i_tf.config import EvaluateConfig, RunConfig
-from t2i_tf.data import pipeline, records
+from t2i_tf.data import records
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import (
     alignment,
@@ -45,7 +45,7 @@ def caption_fidelity(run: Run, split: records.Split, options: EvaluateConfig) ->
     """Share of generated flowers whose colours are those of their captions; `blossoms` only, no learned model."""
     if split.dataset.manifest["name"] != "blossoms":
         raise UserError("--metrics=caption_fidelity reads drawn flowers: it needs a data set of --source=blossoms")
-    captions = [caption for of_image in run.captions_of(split) for caption in of_image]
+    captions, _ = run.all_captions(split, "--metrics=caption_fidelity")
     chosen = np.random.Generator(np.random.Philox(options.seed)).permutation(len(captions))[: options.num_images]
     captions = [captions[i] for i in chosen]
     images = run.generate(captions, list(range(options.seed, options.seed + len(captions))))[-1]
@@ -61,8 +61,8 @@ def diversity(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     """
     if run.recipe.kind != "gan":
         raise UserError(f"--metrics=diversity needs a run of a generator, this is one of {run.paper}")
-    if run.takes_text and not split.caption_offsets[-1]:
-        raise UserError(f"--metrics=diversity: {split.dataset.path} has no captions: give another --data_dir")
+    if run.takes_text:
+        split.check_captions("--metrics=diversity")
     count, seed = min(options.num_images, DIVERSITY_IMAGES), options.seed
     order = np.random.Generator(np.random.Philox(seed)).permutation(split.num_images)
     if run.takes_text:
@@ -74,9 +74,7 @@ def diversity(run: Run, split: records.Split, options: EvaluateConfig) -> dict:
     else:
         images = run.generate(None, list(range(seed, seed + count)))[-1]
         scores, counts = {"across_seeds": metrics.mean_distance(images[None])}, {"seeds": count}
-    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    views = pipeline.views(split, size, 64, box_crop=box_crop, chosen=order[:count])
-    real = np.concatenate(list(views.as_numpy_iterator()))
+    real = np.concatenate(list(run.views(split, 64, order[:count])))
     return {
         **scores,
         "real": metrics.mean_distance(real[None]),
@@ -151,8 +149,7 @@ def scores(run: Run, names: list[str], split: records.Split, options: EvaluateCo
     for name in names:
         if name not in METRICS and name not in PASSING:
             raise UserError(f"--metrics={name}: must be one of {', '.join([*METRICS, *PASSING])}")
-    averaged = run.average is not None and run.average.swapped
-    made_by = {"step": run.step, "weights": "ema" if averaged else "raw"}
+    made_by = {"step": run.step, "weights": run.weights_used}
     passing = [name for name in names if name in PASSING]
     if options.save_images is not None:
         saved_pictures.check(options.save_images)
@@ -245,7 +242,7 @@ def _evaluated(options: EvaluateConfig) -> Iterator[str]:
 
 
 def _asked(run: Run, options: EvaluateConfig) -> tuple[records.Split, list[str]]:
-    split = records.Dataset.open(options.data_dir or run.config.training.data_dir).split(options.split)
+    split = run.dataset(options).split(options.split)
     names = fitting(run, split, options.damsm_run) if options.metrics == ("default",) else list(options.metrics)
     if not names:
         raise UserError(f"no metric fits a run of {run.paper} on {split.dataset.path}: name one with --metrics")
@@ -296,8 +293,7 @@ def _watched(options: EvaluateConfig) -> Iterator[str]:
 
 
 def _is_scored(folder: Path, name: str, run: Run, split: records.Split, options: EvaluateConfig) -> bool:
-    averaged = run.average is not None and run.average.swapped
-    wanted = _line(name, {"step": run.step, "weights": "ema" if averaged else "raw"}, split, options, {})
+    wanted = _line(name, {"step": run.step, "weights": run.weights_used}, split, options, {})
     wanted["num_images"] = options.num_images or NUM_IMAGES
     if name in realism.METRICS:
         wanted["extractor"] = options.extractor

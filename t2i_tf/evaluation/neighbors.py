@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from t2i_tf import devices
-from t2i_tf.data import pipeline, records
+from t2i_tf.data import records
 from t2i_tf.evaluation import metrics
 from t2i_tf.inference import Run
 
@@ -64,8 +64,7 @@ def nearest(
 
 def _pictures(run: Run, split: records.Split, chosen: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Batches uint8 [B,S,S,3] of centre views, all or the chosen ones, as the run's largest scale takes them."""
-    size, box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-    return pipeline.views(split, size, devices.rows_at_once(), box_crop=box_crop, chosen=chosen).as_numpy_iterator()
+    return run.views(split, devices.rows_at_once(), chosen)
 
 
 def _training_features(run, train, progress) -> Iterator[np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from t2i_tf import pictures
 from t2i_tf.config import EvaluateConfig
-from t2i_tf.data import pipeline, records, text
+from t2i_tf.data import records, text
 from t2i_tf.data.sources import blossoms, blossoms_masks
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import fidelity
@@ -28,6 +28,7 @@ def attention_on_petals(run: Run, split: records.Split, options: EvaluateConfig)
     if split.dataset.manifest["name"] != "blossoms":
         raise UserError("--metrics=attention_on_petals: petals are known of --source=blossoms alone")
     rng = np.random.Generator(np.random.Philox(options.seed))
+    split.check_captions("--metrics=attention_on_petals")
     captions = run.captions_of(split)
     described = np.array([bool(of_one) for of_one in captions])
     numbers = rng.permutation(split.num_images)
@@ -59,8 +60,7 @@ def _of_generated(run, split, numbers, captions, seed) -> dict[str, np.ndarray]:
 
 def _of_drawn(run, split, numbers, captions, seed) -> dict[str, np.ndarray]:
     size = run.recipe.request.image_sizes[-1]
-    views = pipeline.views(split, size, len(numbers), box_crop=run.config.training.box_crop, chosen=numbers)
-    (images,) = views.as_numpy_iterator()
+    (images,) = run.views(split, len(numbers), numbers)
     masks, places = blossoms_masks.petal_masks(split, numbers, size), _color_places(run, captions)
     weights = run.attend_pictures(images, captions)
     of_word = np.take_along_axis(weights, places[:, None, None, None], axis=1)[:, 0]

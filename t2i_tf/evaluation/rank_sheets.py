@@ -51,8 +51,7 @@ class _Run:
         if not self.run.takes_text:
             raise UserError(f"--run_dirs={path} was trained without text: it draws nothing for a caption, leave it out")
         self.size = self.run.recipe.request.image_sizes[-1]
-        averaged = self.run.average is not None and self.run.average.swapped
-        self.step, self.weights = self.run.step, "ema" if averaged else "raw"
+        self.step, self.weights = self.run.step, self.run.weights_used
 
     def pictures(self, captions: list[str], lines: list[int], seeds: list[int]) -> np.ndarray:
         """A caption, the number of its line and a noise seed for each -> uint8 [N,S,S,3]."""

@@ -33,17 +33,12 @@ class Drawn:
     def __init__(self, run: Run, split: records.Split, count: int, seed: int, metric: str):
         if run.recipe.kind != "gan":
             raise UserError(f"--metrics={metric} needs a run of a generator, this is one of {run.paper}")
-        captions = run.captions_of(split)
-        if run.takes_text and not any(captions):
-            raise UserError(
-                f"--metrics={metric}: {split.dataset.path} has no captions that the run can read: give another "
-                "--data_dir"
-            )
         self.run, self.count, self.seed = run, count, seed
         self.image_size, self.box_crop = run.recipe.request.image_sizes[-1], run.config.training.box_crop
-        self.captions = [caption for of_image in captions for caption in of_image]
-        self.pictures = np.repeat(np.arange(split.num_images), [len(of_image) for of_image in captions])
-        """int [captions]: the picture of the split that each is of."""
+        self.captions, self.pictures = [], np.zeros(0, int)
+        """All that the run reads, and int [captions] the picture of the split that each is of; none without text."""
+        if run.takes_text:
+            self.captions, self.pictures = run.all_captions(split, f"--metrics={metric}")
         self.own = None
         """int [count]: the place of each picture's caption among all; None without text."""
         if run.takes_text:

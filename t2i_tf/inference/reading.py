@@ -90,6 +90,18 @@ class ReadsCaptions:
             self._told.update(caption for of_one in kept for caption in of_one)
         return self._captions_of[split]
 
+    def all_captions(self, split: records.Split, asked_by: str) -> tuple[list[str], np.ndarray]:
+        """Those of `captions_of` one behind the other, and int [captions], the picture that each is of.
+
+        Raises UserError, naming what asks for them, where there are none.
+        """
+        of_images = self.captions_of(split)
+        captions = [caption for of_one in of_images for caption in of_one]
+        if not captions:
+            split.check_captions(asked_by)
+            raise UserError(f"{asked_by}: {split.dataset.path} has no captions that the run can read: give another one")
+        return captions, np.repeat(np.arange(split.num_images), [len(of_one) for of_one in of_images])
+
     def some_captions(self, split: records.Split, count: int) -> list[str]:
         """The first caption, of those of `captions_of`, of `count` pictures from all over the split, or of all."""
         captions = [of_one[0] for of_one in self.captions_of(split) if of_one]

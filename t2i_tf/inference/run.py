@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from t2i_tf import checkpoints, files, papers
 from t2i_tf.config import RunConfig
-from t2i_tf.data import text
+from t2i_tf.data import pipeline, records, text
 from t2i_tf.errors import UserError
 from t2i_tf.inference.captioning import DescribesPictures
 from t2i_tf.inference.drawing import DrawsPictures
@@ -47,15 +50,42 @@ class Run(ReadsCaptions, DrawsPictures, DescribesPictures, SeesPictures):
         """Raises UserError when an import left one of these networks untrained."""
         self.config.need(f"this run of {self.paper}", *networks)
 
+    @property
+    def weights_used(self) -> str:
+        """Which weights its networks have now: "ema" or "raw"."""
+        return "ema" if self.average is not None and self.average.swapped else "raw"
+
+    def dataset(self, options, or_give: str = "") -> records.Dataset:
+        """The data set of --data_dir, or the run's own.
+
+        Args:
+            options: of a verb, with run_dir and data_dir; or_give: a flag that does in place of --data_dir.
+
+        Raises UserError when it cannot be opened, or an imported run knows none.
+        """
+        path = options.data_dir or self.config.training.data_dir
+        if not path:
+            flags = " or ".join(filter(None, (or_give, "--data_dir")))
+            raise UserError(f"--run_dir={options.run_dir} was imported and knows no data set: give {flags}")
+        return records.Dataset.open(path)
+
+    def views(self, split: records.Split, at_once: int, chosen: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Batches uint8 [<=at_once,S,S,3] of a split's pictures from the middle, cropped as the run was trained and of
+        its largest scale: all in their order, or those of the numbers `chosen` in theirs."""
+        size, box_crop = self.recipe.request.image_sizes[-1], self.config.training.box_crop
+        augmentation = self.recipe.request.augmentation
+        found = pipeline.views(split, size, at_once, box_crop=box_crop, chosen=chosen, augmentation=augmentation)
+        return found.as_numpy_iterator()
+
     def save(self, folder: Path) -> None:
         """Writes a run folder with configuration and weights alone, the configuration last: it makes it a run."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        swapped = self.average is not None and self.average.swapped
-        if swapped:
+        averaged = self.weights_used == "ema"
+        if averaged:
             self.average.swap()
         checkpoints.save_weights(folder, self.step, self.recipe.networks, self.average)
-        if swapped:
+        if averaged:
             self.average.swap()
         write_vocabulary(folder, self.vocabulary)
         if self.text_encoder is not None:
@@ -107,7 +137,7 @@ def restore(run: Run, run_dir: str | Path, step: int) -> None:
     """
     if run.draws_only:
         raise ValueError("a run that only draws keeps the weights that it was loaded with")
-    averaged = run.average is not None and run.average.swapped
+    averaged = run.weights_used == "ema"
     if averaged:
         run.average.swap()
     try:

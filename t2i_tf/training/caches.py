@@ -58,7 +58,7 @@ def _path(kind: str, key: str, split: records.Split) -> Path:
 def caption_embeddings(run: Run, split: records.Split) -> np.ndarray:
     """Sentence vectors float32 [all captions, D] of a frozen text encoder, in the order of the split's captions."""
     key = fingerprint(run.recipe.text_encoder.get_weights(), run.reading_rule, _contents(split))
-    captions = [caption for of_image in split.captions() for caption in of_image]
+    captions = split.all_captions()
     path = _path("captions", key, split)
 
     def parts():

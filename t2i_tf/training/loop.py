@@ -60,7 +60,7 @@ def data_context(split: records.Split, words: list[str], text_dim: int | None) -
         num_classes=len(np.unique(split.class_ids)),
         class_ids=tuple(np.unique(split.class_ids[split.class_ids >= 0]).tolist()),
         vocabulary_size=len(words) + 1 if words else 0,
-        num_captions=manifest["splits"]["train"]["captions"],
+        num_captions=int(split.caption_offsets[-1]),
         stored_size=manifest["image_size"],
         squashed=manifest["resize"] == "square",
         resample=manifest["resample"],
@@ -172,7 +172,7 @@ class Session:
         for name in manifest["splits"]:
             trained = name == self.split.name
             split = self.split if trained else self.dataset.split(name)
-            captions = [caption for of_one in split.captions() for caption in of_one]
+            captions = split.all_captions()
             read = np.array([not known.isdisjoint(text.words(caption)) for caption in captions], bool)
             if trained:
                 of_split = read
@@ -487,13 +487,16 @@ class _Observer:
         """Where words were looked at in generated pictures, or look in unseen ones."""
         if not hasattr(live.recipe, "attend"):
             return
+        split = self.test or self.session.split
         if self.captions:
             shown = self.captions[:SHOWN_ATTENTION]
             images, attention = live.attend(shown, [0] * len(shown))
             tokens = [live.tokens(caption) for caption in shown]
             figure = attention_pictures.generated(shown, tokens, images, attention)
+        elif split.caption_offsets[-1]:
+            figure = alignment.attention_figure(live, split, SHOWN_ATTENTION)
         else:
-            figure = alignment.attention_figure(live, self.test or self.session.split, SHOWN_ATTENTION)
+            return
         pictures.save(Image.fromarray(figure), self.run_dir / "samples" / f"attention-{step:07d}.png")
         with self.writer.as_default(step=step):
             tf.summary.image("attention", figure[None])

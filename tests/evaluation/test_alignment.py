@@ -146,6 +146,14 @@ def test_captions_of_the_own_picture_are_not_enough(attngan, tmp_path):
     assert alignment.tells_captions(enough, split)
 
 
+def test_pictures_that_nothing_is_said_of_have_no_pairs(damsm, without_captions):
+    silent = records.Dataset.open(without_captions).split("test")
+    with pytest.raises(UserError, match="--metrics=recall: .* has no captions: give another --data_dir"):
+        evaluate.evaluate(damsm, "recall", silent, EvaluateConfig())
+    with pytest.raises(UserError, match="attention: .* has no captions: give another --data_dir"):
+        alignment.attention_figure(damsm, silent, 4)
+
+
 def test_what_cannot_be_judged_is_refused(attngan, damsm, gan_run, blossoms):
     few = records.Dataset.open(blossoms).split("test")
     assert "r_precision" not in evaluate.fitting(attngan, few)

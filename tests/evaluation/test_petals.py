@@ -53,6 +53,12 @@ def test_a_generator_is_measured_where_it_painted(attngan_run, split):
     assert ("on_petals_16" in score) == (score["flowers"] > 0)
 
 
+def test_captions_are_needed(damsm_run, without_captions):
+    silent = records.Dataset.open(without_captions).split("test")
+    with pytest.raises(UserError, match="--metrics=attention_on_petals: .* has no captions: give another --data_dir"):
+        evaluate.evaluate(inference.load(damsm_run.path), "attention_on_petals", silent, EvaluateConfig())
+
+
 def test_papers_without_attention_are_refused(gan_run, split):
     with pytest.raises(UserError, match="gan_int_cls attends to no words"):
         evaluate.evaluate(inference.load(gan_run.path), "attention_on_petals", split, EvaluateConfig())

@@ -8,20 +8,10 @@ import pytest
 import tensorflow as tf
 
 from t2i_tf import inference
-from t2i_tf.config import PrepareConfig, TrainConfig
+from t2i_tf.config import TrainConfig
 from t2i_tf.data import records
-from t2i_tf.data.prepare import prepare
 from t2i_tf.errors import UserError
 from t2i_tf.training import loop
-
-
-@pytest.fixture(scope="module")
-def without_captions(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "silent"
-    options = PrepareConfig(
-        source="blossoms", data_dir=str(folder), image_size=32, num_images=4, captions="none", workers=1
-    )
-    return prepare(options, progress=lambda done, total: None)
 
 
 @pytest.fixture
