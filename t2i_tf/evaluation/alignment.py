@@ -92,6 +92,11 @@ def _telling_pairs(split, captions, rng, count, attributes=None) -> tuple[np.nda
     return np.array(pictures), chosen
 
 
+def encoder_name(options: EvaluateConfig) -> str:
+    """What a line of R-precision calls its judge."""
+    return options.damsm_run or "the run's own"
+
+
 class RPrecision:
     """R-precision of a generator (AttnGAN, section 4) from its pictures as they pass by: see `metrics.r_precision`.
 
@@ -122,7 +127,7 @@ class RPrecision:
                 f"--metrics=r_precision: split {split.name} of {split.dataset.path} has {others} captions of other "
                 f"pictures, {metrics.CANDIDATES - 1} are needed: give another --split or --data_dir"
             )
-        self.source, self.encoder, self.seed = source, options.damsm_run or "the run's own", options.seed
+        self.source, self.encoder, self.seed = source, encoder_name(options), options.seed
         self._groups = source.pictures
         weights = {name: self.judge.recipe.networks[name].get_weights() for name in ENCODERS}
         self._sha256 = fingerprint(weights["text_encoder"] + weights["image_encoder"])

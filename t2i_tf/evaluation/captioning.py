@@ -19,7 +19,7 @@ from t2i_tf.data import records
 from t2i_tf.data.sources.blossoms import parse_caption, petal_color_word
 from t2i_tf.data.sources.blossoms_masks import petal_masks
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation.captions import Scorer
+from t2i_tf.evaluation.captions import Scorer, tokenization_used
 from t2i_tf.evaluation.fidelity import ATTRIBUTES
 from t2i_tf.evaluation.petals import share_on
 from t2i_tf.inference import Run, load
@@ -82,6 +82,11 @@ def _reference_costs(run, annotations, references):
     for start in range(0, len(pairs), _ROWS):
         rows, texts = zip(*pairs[start : start + _ROWS], strict=True)
         yield run.caption_costs(annotations.numpy()[list(rows)], list(texts))
+
+
+def described(options: EvaluateConfig) -> dict:
+    """What a line says of how captions were made and scored."""
+    return {"tokenization": tokenization_used(options.tokenization), **_decoding(options)}
 
 
 def _decoding(options: EvaluateConfig) -> dict:

@@ -43,6 +43,15 @@ class Scores:
     """bleu_1 to bleu_4, meteor, rouge_l, cider: float64 [images]."""
 
 
+def _has_java() -> bool:
+    return shutil.which("java") is not None
+
+
+def tokenization_used(tokenization: str) -> str:
+    """The one that takes its place where there is no Java for it."""
+    return "words" if tokenization == "ptb" and not _has_java() else tokenization
+
+
 class Scorer:
     """Scores captions; used in `with`, since METEOR is a process that takes seconds and 1.2 GB to start.
 
@@ -59,13 +68,13 @@ class Scorer:
         if tokenization not in TOKENIZATIONS:
             raise UserError(f"tokenization {tokenization!r}: choose one of {', '.join(TOKENIZATIONS)}")
         self._package()
-        java = shutil.which("java") is not None
+        java = _has_java()
         if not java and (meteor or tokenization == "ptb"):
             logging.warning(
                 "no Java here: captions are scored without METEOR%s; install a Java runtime for it",
                 ", and by lower-case words in place of Penn Treebank tokens" * (tokenization == "ptb"),
             )
-        self.tokenization = "words" if tokenization == "ptb" and not java else tokenization
+        self.tokenization = tokenization_used(tokenization)
         self.with_meteor, self._meteor = meteor and java, None
 
     @staticmethod

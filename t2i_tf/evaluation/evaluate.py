@@ -295,6 +295,23 @@ def _watched(options: EvaluateConfig) -> Iterator[str]:
 def _is_scored(folder: Path, name: str, run: Run, split: records.Split, options: EvaluateConfig) -> bool:
     wanted = _line(name, {"step": run.step, "weights": run.weights_used}, split, options, {})
     wanted["num_images"] = options.num_images or NUM_IMAGES
+    how = _how(name, split, options)
+    return any(
+        wanted.items() <= score.items() and all(score.get(key, value) == value for key, value in how.items())
+        for score in score_file.read(folder)
+    )
+
+
+def _how(name: str, split: records.Split, options: EvaluateConfig) -> dict:
+    """What the line of a metric says of how it was measured, beside what every line says; a line of a score without the
+    package that cuts captions into tokens lacks the tokenization."""
     if name in realism.METRICS:
-        wanted["extractor"] = options.extractor
-    return any(wanted.items() <= score.items() for score in score_file.read(folder))
+        count = split.num_images if options.real_images is None else options.real_images
+        return {"real_images": 0 if name == "is" else count, **realism.described(options)}
+    if name == "r_precision":
+        return {"encoder": alignment.encoder_name(options)}
+    if name == "captions":
+        return captioning.described(options)
+    if name == "round_trip":
+        return {**captioning.described(options), "captioner_run": options.captioner_run}
+    return {}

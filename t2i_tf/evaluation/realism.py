@@ -27,6 +27,11 @@ def _kept_extractor(name: str, resize: str | None) -> Extractor:
     return extractor(name, resize)
 
 
+def described(options: EvaluateConfig) -> dict:
+    """What a line says of the extractor that these options name. Raises UserError for one that cannot be had."""
+    return _kept_extractor(options.extractor, options.resize).describe()
+
+
 class Realism:
     """Scores of `source.count` pictures.
 

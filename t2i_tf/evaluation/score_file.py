@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 from t2i_tf.errors import UserError
@@ -33,8 +34,10 @@ def append(folder: Path, score: dict) -> Path:
     """Adds a line and returns the file's path. Raises UserError when it cannot be written."""
     path = folder / NAME
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(score, ensure_ascii=False) + "\n")
+        with open(path, "a+b") as file:
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.write(b"\n")  # behind a line that a crash cut off
+            file.write(json.dumps(score, ensure_ascii=False).encode() + b"\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}): make the folder writable") from None
     return path

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ from t2i_tf import inference
 from t2i_tf.config import EvaluateConfig
 from t2i_tf.data import pipeline, records
 from t2i_tf.errors import UserError
-from t2i_tf.evaluation import evaluate, metrics
+from t2i_tf.evaluation import evaluate, metrics, score_file
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +101,9 @@ def test_diversity_needs_captions_where_the_generator_reads_them(gan, blossoms):
     silent = records.Dataset.open(blossoms).split("test")
     silent.caption_offsets = np.zeros_like(silent.caption_offsets)
     assert "diversity" not in evaluate.fitting(gan, silent)
-    with pytest.raises(UserError, match="--metrics=diversity: .* has no captions: give another --data_dir"):
-        evaluate.evaluate(gan, "diversity", silent, EvaluateConfig())
+    for metric in ("diversity", "caption_fidelity"):
+        with pytest.raises(UserError, match=f"--metrics={metric}: .* has no captions: give another --data_dir"):
+            evaluate.evaluate(gan, metric, silent, EvaluateConfig())
 
 
 def test_a_run_on_ready_made_embeddings_is_not_asked_for_captions(gan, split):
@@ -137,6 +139,60 @@ def test_classes_are_needed_to_retrieve(encoder, blossoms):
     assert evaluate.fitting(encoder, single) == []
     with pytest.raises(UserError, match="has no captions or fewer than two classes in split test"):
         evaluate.evaluate(encoder, "retrieval", single, EvaluateConfig())
+
+
+def test_an_imported_run_says_that_it_knows_no_data_set(gan, monkeypatch):
+    unknown = dataclasses.replace(gan.config, training=dataclasses.replace(gan.config.training, data_dir=""))
+    monkeypatch.setattr(evaluate, "load", lambda *_: inference.Run(unknown, gan.recipe, 0))
+    with pytest.raises(UserError, match="--run_dir=runs/1 was imported and knows no data set: give --data_dir"):
+        list(evaluate.evaluate_run(EvaluateConfig(run_dir="runs/1")))
+
+
+LINES = {
+    "is": {"extractor": "keras", "resize": "antialiased to 64", "real_images": 0},
+    "fid": {"extractor": "keras", "resize": "antialiased to 64", "real_images": 6},
+    "r_precision": {"encoder": "the run's own"},
+    "captions": {"beam_size": 1, "length_normalised": False, "tokenization": "words"},
+    "round_trip": {"beam_size": 1, "length_normalised": False, "tokenization": "words", "captioner_run": "runs/2"},
+}
+
+
+@pytest.mark.parametrize(
+    "name, changed, scored",
+    [
+        *((name, {}, True) for name in LINES),
+        ("is", {"real_images": 5}, True),
+        ("is", {"extractor": "random"}, False),
+        ("is", {"resize": "tf1_bilinear"}, False),
+        ("fid", {"real_images": 5}, False),
+        ("r_precision", {"damsm_run": "runs/2"}, False),
+        ("captions", {"beam_size": 3}, False),
+        ("captions", {"length_normalised": True}, False),
+        ("captions", {"tokenization": "none"}, False),
+        ("round_trip", {"captioner_run": "runs/3"}, False),
+        ("diversity", {"seed": 1}, False),
+    ],
+)
+def test_a_score_is_taken_again_when_it_is_asked_for_otherwise(
+    gan, split, tmp_path, monkeypatch, name, changed, scored
+):
+    def described(options):
+        return {"extractor": options.extractor, "resize": f"{options.resize or 'antialiased'} to 64"}
+
+    monkeypatch.setattr(evaluate.realism, "described", described)
+    line = {"metric": name, "version": evaluate.VERSION, "step": gan.step, "weights": "ema", "data": "blossoms"}
+    line |= {"split": "test", "num_images": evaluate.NUM_IMAGES, "seed": 0, **LINES.get(name, {})}
+    score_file.append(tmp_path, line)
+    options = EvaluateConfig(**{"extractor": "keras", "tokenization": "words", "captioner_run": "runs/2", **changed})
+    assert evaluate._is_scored(tmp_path, name, gan, split, options) == scored
+
+
+def test_a_score_stands_on_a_line_of_its_own_behind_one_that_was_cut_off(tmp_path):
+    (tmp_path / "scores.jsonl").write_text('{"metric": "fid"}\n{"metric": "i')
+    for step in (1, 2):
+        score_file.append(tmp_path, {"metric": "kid", "step": step})
+    assert [score.get("step") for score in score_file.read(tmp_path)] == [None, 1, 2]
+    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 4
 
 
 def test_the_verb_adds_a_line_to_the_runs_scores(text_encoder_run, tmp_path):
