@@ -40,22 +40,6 @@ def parse_seeds(seeds: str) -> list[int]:
     return numbers
 
 
-def read_captions(path: str) -> list[str]:
-    """The captions of a text file, one a line; empty lines are none. Raises UserError."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(
-            f"--captions_file={path} cannot be read ({error.strerror}): give a text file, one caption a line"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"--captions_file={path} is not UTF-8 ({error}): save it as UTF-8") from None
-    captions = [line.strip() for line in lines if line.strip()]
-    if not captions:
-        raise UserError(f"--captions_file={path} holds no caption: write one a line")
-    return captions
-
-
 def captions_of(options: SampleConfig, run: Run) -> list[str]:
     """The captions asked for, or some of the test split that the run never saw; none for a run without text.
 
@@ -68,7 +52,7 @@ def captions_of(options: SampleConfig, run: Run) -> list[str]:
             )
         return []
     if options.captions_file:
-        return [*options.caption, *read_captions(options.captions_file)]
+        return [*options.caption, *text.caption_lines(options.captions_file)]
     if options.caption:
         return list(options.caption)
     split = run.dataset(options, or_give="--caption").unseen()

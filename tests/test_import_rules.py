@@ -148,6 +148,11 @@ def test_inference_never_imports_training():
     assert not _offences(lambda name, module: not _inside(module, "t2i_tf.training"), *served)
 
 
+def test_evaluation_does_not_import_what_samples():
+    sampled = ("t2i_tf.sampling", "t2i_tf.describing")
+    assert not _offences(lambda name, module: not _inside(module, *sampled), "t2i_tf.evaluation")
+
+
 def test_nothing_but_the_command_line_opens_pages():
     pages = ("t2i_tf.cli", *(name for name in SOURCES if _inside(name, "t2i_tf.web")))
     assert not _offences(lambda name, module: not _inside(module, "t2i_tf.web"), "t2i_tf", but=pages)

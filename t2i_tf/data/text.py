@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,22 @@ RULES = ("lower_zero", "demo", "port", "file_stop")
 
 _SPACE = ALPHABET.index(" ") + 1
 _INDEX = {symbol: number for number, symbol in enumerate(ALPHABET, 1)}  # a later hyphen replaces the earlier
+
+
+def caption_lines(path: str) -> list[str]:
+    """The captions of --captions_file, a text file, one a line; empty lines are none. Raises UserError."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(
+            f"--captions_file={path} cannot be read ({error.strerror}): give a text file, one caption a line"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--captions_file={path} is not UTF-8 ({error}): save it as UTF-8") from None
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+        raise UserError(f"--captions_file={path} holds no caption: write one a line")
+    return captions
 
 
 def character_ids(captions: tf.Tensor, rule: str = "lower_zero", length: int = TEXT_LENGTH) -> tf.Tensor:

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2i_tf import inference, sampling
+from t2i_tf import inference
 from t2i_tf.config import HumanRankConfig, RunConfig
-from t2i_tf.data import images, records
+from t2i_tf.data import images, records, text
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation.human_rank import PICTURES, Method, Sheets, asked
 from t2i_tf.evaluation.sources import KINDS
@@ -116,8 +116,8 @@ def prepare(options: HumanRankConfig) -> str:
         raise UserError(f"--sheets={folder} holds other files: give a new folder")
     _check(options)
     configs = {path: RunConfig.read(path) for path in options.run_dirs if _is_run(path)}
-    data, captions, lines = _captions(options, [config.training.data_dir for config in configs.values()])
-    from_file = sampling.read_captions(options.captions_file) if options.captions_file else None
+    from_file = text.caption_lines(options.captions_file) if options.captions_file else None
+    data, captions, lines = _captions(options, from_file, [config.training.data_dir for config in configs.values()])
     folders = {
         path: _Folder(path, from_file, lines, options.pictures_each) for path in options.run_dirs if path not in configs
     }
@@ -177,21 +177,22 @@ def _names(paths: tuple[str, ...]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _captions(options: HumanRankConfig, trained_on: list[str]) -> tuple[str, list[str], list[int]]:
+def _captions(
+    options: HumanRankConfig, from_file: list[str] | None, trained_on: list[str]
+) -> tuple[str, list[str], list[int]]:
     """-> the data set's name, the captions of the sheets, and the numbers of their lines in --captions_file."""
     of_runs = {path: name for path in trained_on if path and (name := _data_name(path))}
     if len(set(of_runs.values())) > 1:
         names = " and ".join(sorted(set(of_runs.values())))
         raise UserError(f"--run_dirs: trained on different data sets, {names}: rank runs of one")
     rng = np.random.Generator(np.random.Philox(options.seed))
-    if options.captions_file:
-        captions = sampling.read_captions(options.captions_file)
-        count = options.num_captions or len(captions)
-        if count > len(captions):
-            raise UserError(f"--captions_file={options.captions_file} has {len(captions)} captions, not {count}")
-        lines = rng.permutation(len(captions))[:count].tolist()
+    if from_file is not None:
+        count = options.num_captions or len(from_file)
+        if count > len(from_file):
+            raise UserError(f"--captions_file={options.captions_file} has {len(from_file)} captions, not {count}")
+        lines = rng.permutation(len(from_file))[:count].tolist()
         name = next(iter(of_runs.values()), Path(options.captions_file).stem)
-        return name, [captions[line] for line in lines], lines
+        return name, [from_file[line] for line in lines], lines
     path = options.data_dir or next(filter(None, trained_on), None)
     if not path:
         raise UserError("the captions to draw are missing: give --data_dir, or --captions_file")
