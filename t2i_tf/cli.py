@@ -252,6 +252,15 @@ def _command(
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print(
+                f"error: {error.filename}: {error.strerror or error}: give another path, or make this one readable and "
+                "writable, with room on its disk",
+                file=sys.stderr,
+            )
+            return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
@@ -321,11 +330,10 @@ def _table(options: config.TableConfig, given: dict) -> None:
     _write_text(options.out, text)
 
 
-def _write_text(out: str, text: str) -> None:
-    from pathlib import Path
-
+def _write_text(out: str, text: str, mode: str = "w") -> None:
     try:
-        Path(out).write_text(text, encoding="utf-8")
+        with open(out, mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
 
@@ -386,7 +394,7 @@ def _benchmark(options: config.BenchmarkConfig, given: dict) -> None:
         own, of_paper = _given("t2i-benchmark", config.BenchmarkConfig, shlex.split(options.compare), with_paper=True)
         beside = _checked(dataclasses.replace(options, **own), {**given, **of_paper})
     if options.out is not None:
-        _write_text(options.out, "")  # what cannot be written is said before anything is measured
+        _write_text(options.out, "", "a")  # what cannot be written is said before anything is measured
 
     from t2i_tf import benchmark
 

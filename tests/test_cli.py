@@ -121,6 +121,25 @@ def test_a_benchmark_says_what_is_wrong_before_it_measures(argv, message, capsys
     assert message in capsys.readouterr().err
 
 
+def test_a_benchmark_keeps_the_figures_before_until_it_has_new_ones(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_import_tensorflow", lambda: None)
+    (tmp_path / "figures.json").write_text("{}")
+    assert cli.benchmark(["--paper=gan_int_cls", f"--out={tmp_path}/figures.json", "--jit=attention"]) == 2
+    assert (tmp_path / "figures.json").read_text() == "{}", capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+
+    def body(options, given):
+        (tmp_path / "file" / "grid.png").write_bytes(b"")
+
+    verb = cli._command("t2i-sample", config.SampleConfig, body, with_tensorflow=False)
+    assert verb(["--run_dir=runs/1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/file/grid.png: Not a directory: give another path, or make this one")
+
+
 def test_lists_are_given_by_commas_or_by_repeating():
     _, given = parse("train", "--paper=char_cnn_rnn", "--data_dir=d", "--text_channels=8,16,32")
     assert given == {"text_channels": (8, 16, 32)}
