@@ -40,6 +40,8 @@ setup(
             "ruff>=0.8,<1",
             "scipy>=1.11,<2",
             "lmdb>=1.4,<4",
+            "matplotlib>=3.8,<4",
+            "torchfile>=0.1,<0.2",
             "pycocoevalcap>=1.2,<2",
             "gradio>=6.31,<7",
             "starlette>=0.40,<2",

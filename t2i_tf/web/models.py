@@ -96,10 +96,9 @@ class Painter:
         """Raises UserError for a caption that says nothing to the run."""
         made = self._made(caption, seed, truncation)
         _check(made)
-        pieces = _pieces(caption, made)
-        words = sum(piece.kind == "word" for piece in pieces)
+        words = int(np.count_nonzero(made["tokens"][0].numpy() != b"")) if self.attends else 0
         attention = [rows[..., :words] for rows in _by_size(made, "attention")]
-        return Drawn(caption, seed, truncation, pieces, _by_size(made, "images"), attention)
+        return Drawn(caption, seed, truncation, _pieces(caption, made), _by_size(made, "images"), attention)
 
     def between(self, captions: tuple[str, str], steps: int, seed: int, truncation: float) -> Way:
         """Raises UserError as `draw`."""
