@@ -32,18 +32,19 @@ def most_attended(attention: np.ndarray, words: int, threshold: float) -> list[i
 
 
 def stage_overlays(
-    picture: np.ndarray, attention: np.ndarray, words: int, top: int = TOP_WORDS, threshold: float | None = None
+    picture: np.ndarray, attention: np.ndarray, words: int, top: int = TOP_WORDS
 ) -> tuple[list[int], np.ndarray]:
     """The most attended words of one stage, each over the picture that the stage made.
 
+    Weights up to 1/words are not drawn, what a word has where all are attended alike. (The published program takes
+    twice that.)
+
     Args:
         picture: uint8 [S,S,3]; attention: [h,w,T], sums of 1 over the words; words: how many the caption has.
-        threshold: weights up to it are not drawn. None: 1/words, what a word has where all are attended alike. (The
-            published program takes twice that.)
 
     Returns their numbers, at most `top`, and overlays uint8 [top or fewer,S,S,3].
     """
-    threshold = 1.0 / max(words, 1) if threshold is None else threshold
+    threshold = 1.0 / max(words, 1)
     chosen, size = most_attended(attention, words, threshold)[:top], picture.shape[0]
     overlays = [pictures.overlaid(picture, word_map(attention[..., i], size, threshold)) for i in chosen]
     return chosen, np.stack(overlays)
@@ -54,7 +55,6 @@ def generated(
     tokens: Sequence[Sequence[str]],
     images: Sequence[np.ndarray],
     attention: Sequence[np.ndarray],
-    top: int = TOP_WORDS,
 ) -> np.ndarray:
     """Generated pictures and the words they looked at: for each caption a row of all scales, then one for each stage.
 
@@ -67,7 +67,7 @@ def generated(
     Returns a picture uint8 [H,W,3].
     """
     size = max(SMALLEST, images[-1].shape[1])
-    columns = max(len(images), min(top, max(map(len, tokens))))
+    columns = max(len(images), min(TOP_WORDS, max(map(len, tokens))))
     rows, labels, notes = [], [], []
 
     def add(label, shown, names):
@@ -81,7 +81,7 @@ def generated(
         for k, weights in enumerate(attention):
             picture = images[min(k + 1, len(images) - 1)][n]
             picture = pictures.enlarged(picture, size)
-            chosen, overlays = stage_overlays(picture, weights[n], len(words), top)
+            chosen, overlays = stage_overlays(picture, weights[n], len(words))
             place = f"attention of {weights.shape[1]} x {weights.shape[2]} places"
             add(place, overlays, [words[i] for i in chosen])
     return np.asarray(pictures.labelled_grid(np.stack(rows), labels, notes=notes))

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from t2i_tf import files
 
 _GAP = 4
+_SPREAD = 0.6  # standard deviation of a place's Gaussian, in places
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 
 
@@ -22,17 +23,15 @@ def enlarged(images: np.ndarray, size: int) -> np.ndarray:
     return images[..., rows[:, None], columns, :]
 
 
-def smooth(weights: np.ndarray, size: int, spread: float = 0.6) -> np.ndarray:
+def smooth(weights: np.ndarray, size: int) -> np.ndarray:
     """Weights of places [..., h, w] -> float64 [..., size, size]: each place is a Gaussian around its middle.
 
-    Args:
-        spread: its standard deviation, in places. What lies between places is a mean of them: nothing exceeds the
-            largest weight.
+    What lies between places is a mean of them: nothing exceeds the largest weight.
     """
 
     def along(length):
         distances = (np.arange(size)[:, None] + 0.5) * length / size - (np.arange(length) + 0.5)
-        shares = np.exp(-0.5 * (distances / spread) ** 2)
+        shares = np.exp(-0.5 * (distances / _SPREAD) ** 2)
         return shares / shares.sum(axis=1, keepdims=True)
 
     return along(weights.shape[-2]) @ weights.astype(np.float64) @ along(weights.shape[-1]).T

@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from t2i_tf.benchmark import clock, operations, peak, profile, reading, sampling
@@ -17,6 +16,7 @@ from t2i_tf.benchmark.subject import Subject
 from t2i_tf.config import BenchmarkConfig
 from t2i_tf.errors import UserError
 from t2i_tf.training.callbacks import peak_memory_megabytes
+from t2i_tf.training.dry_run import count_values
 
 WARM_UP = 1
 """Steps after the first that are not timed."""
@@ -54,16 +54,12 @@ def _start(subject: Subject, imports: float) -> dict:
         "data": subject.data,
         "batch_size": hyperparameters.batch_size,
         "image_sizes": list(subject.request.image_sizes),
-        "parameters": {name: _size(network.trainable_variables) for name, network in recipe.networks.items()},
+        "parameters": {name: count_values(network.trainable_variables) for name, network in recipe.networks.items()},
         "time_to_first_step_seconds": imports + subject.build_seconds + first,
         "import_seconds": imports,
         "build_seconds": subject.build_seconds,
         "first_step_seconds": first,
     }
-
-
-def _size(variables) -> int:
-    return int(sum(np.prod(v.shape) for v in variables))
 
 
 def _check_room(first: Subject) -> None:
@@ -74,8 +70,8 @@ def _check_room(first: Subject) -> None:
     def kilobytes(path, name):
         return int(next(line for line in Path(path).read_text().splitlines() if line.startswith(name)).split()[1])
 
-    kept = 4 * sum(_size(network.variables) for network in first.recipe.networks.values())
-    kept += 4 * sum(_size(optimizer.variables) for optimizer in first.trainer.optimizers.values())
+    kept = 4 * sum(count_values(network.variables) for network in first.recipe.networks.values())
+    kept += 4 * sum(count_values(optimizer.variables) for optimizer in first.trainer.optimizers.values())
     resident = kilobytes("/proc/self/status", "VmRSS:") / 1024  # what a step freed is there for the next
     free = kilobytes("/proc/meminfo", "MemAvailable:") / 1024 + resident - kept / 2**20
     if free < peak_memory_megabytes():

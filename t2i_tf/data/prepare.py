@@ -38,9 +38,7 @@ _OPTIONS = (
 )  # fmt: skip
 """The options that decide what is written; the others say where and how fast."""
 
-_CHUNK = 16  # pictures sent to a worker at once
 _SAMPLE = 16  # pictures encoded beforehand to estimate the disk need
-_NAMED = 5  # pictures that a note names
 _EMBEDDING_BYTES = 4 * 1024  # of one caption
 _PAIR = "\ufffd\ufffd"  # some of Reed's captions have this in place of a blank
 
@@ -57,6 +55,7 @@ def prepare(options: PrepareConfig, progress: Callable[[int, int], None] | None 
     or pictures cannot be read (all are named; `options.allow_missing` leaves them out), or when the disk is or would be
     full. The data set is then not there; finished parts are kept, and the same command goes on from them.
     """
+    _check_options(options)
     folder = _folder(options)
     if options.source in sources.WITHOUT_CAPTIONS:
         options = replace(options, captions="none")
@@ -137,11 +136,7 @@ def clean_caption(caption: str, tally: Counter) -> str:
     return caption
 
 
-def _folder(options: PrepareConfig) -> Path:
-    if "://" in options.data_dir:
-        raise UserError(
-            f"--data_dir={options.data_dir}: data sets are written to local folders; prepare here, then copy"
-        )
+def _check_options(options: PrepareConfig) -> None:
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image_size={options.image_size}: give a number of pixels")
     if not 1 <= options.quality <= 100:
@@ -157,6 +152,13 @@ def _folder(options: PrepareConfig) -> Path:
     if options.split.startswith("karpathy") and options.source not in sources.WITH_KARPATHY_SPLITS:
         having = ", ".join(sorted(sources.WITH_KARPATHY_SPLITS))
         raise UserError(f"--split={options.split}: only {having} have these splits; leave the flag out")
+
+
+def _folder(options: PrepareConfig) -> Path:
+    if "://" in options.data_dir:
+        raise UserError(
+            f"--data_dir={options.data_dir}: data sets are written to local folders; prepare here, then copy"
+        )
     folder = Path(os.path.realpath(options.data_dir))
     if folder.name.endswith(records.PARTIAL):
         raise UserError(f"--data_dir={options.data_dir}: unfinished work is called so; choose another name")

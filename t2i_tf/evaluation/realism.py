@@ -110,9 +110,11 @@ class Realism:
         counts = {"fake_images": self.source.count, "image_size": self.source.image_size}
         real = {"real_images": 0 if self._real is None else self._real.moments.count}
         return {
-            name: {**found[name], **counts, **(real if name != "is" else {"real_images": 0}), **self._how()}
+            name: {
+                **found[name],
+                **counts,
+                **(real if name != "is" else {"real_images": 0}),
+                **self.extractor.describe(),
+            }
             for name in self.names
         }
-
-    def _how(self) -> dict:
-        return self.extractor.describe()

@@ -47,7 +47,7 @@ def in_batches(function, conditions, noise: dict, batch_size: int):
 
     # Every batch has the same size, so that a picture does not depend on its neighbours' number.
     def filled(start):
-        return each(
+        return map_arrays(
             lambda x: np.resize(x[start : start + batch_size], (batch_size, *x.shape[1:])).astype(x.dtype),
             (conditions, noise),
         )
@@ -56,6 +56,6 @@ def in_batches(function, conditions, noise: dict, batch_size: int):
     return tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:count], *made)
 
 
-def each(function, arrays):
+def map_arrays(function, arrays):
     """The function of every array of a nest; None stays what it is."""
     return tf.nest.map_structure(lambda x: None if x is None else function(x), arrays)

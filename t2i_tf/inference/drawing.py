@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from t2i_tf import devices
 from t2i_tf.errors import UserError
-from t2i_tf.inference.batches import BATCH_SIZE, each, in_batches, to_uint8
+from t2i_tf.inference.batches import BATCH_SIZE, in_batches, map_arrays, to_uint8
 from t2i_tf.inference.paths import great_circle, straight
 from t2i_tf.networks.constant import constant_weights
 
@@ -98,7 +98,7 @@ class DrawsPictures:
     ) -> np.ndarray:
         """Pictures uint8 [len(seeds), steps, S,S,3] of the largest scale, from one caption's condition to another's."""
         shares = np.tile(np.linspace(0.0, 1.0, steps, dtype=np.float32), len(seeds))
-        rows = each(lambda ends: straight(ends, shares), self._conditions([first, second]))
+        rows = map_arrays(lambda ends: straight(ends, shares), self._conditions([first, second]))
         images = self.render(rows, self.noise(np.repeat(seeds, steps), truncation))[-1]
         return images.reshape(len(seeds), steps, *images.shape[1:])
 
@@ -117,6 +117,6 @@ class DrawsPictures:
         }
         condition = self._conditions(None if caption is None else [caption])
         count = steps * (len(seeds) - 1)
-        rows = each(lambda of_one: np.repeat(of_one, count, axis=0), condition)
+        rows = map_arrays(lambda of_one: np.repeat(of_one, count, axis=0), condition)
         images = self.render(rows, noise)[-1]
         return images.reshape(len(seeds) - 1, steps, *images.shape[1:])

@@ -12,10 +12,10 @@ from t2i_tf.training.loop import Session
 def report(session: Session) -> str:
     """The resolved configuration, the networks with parameter counts, memory and steps."""
     replicas = session.strategy.num_replicas_in_sync
-    trained = sum(_size(network.trainable_variables) for network in session.recipe.networks.values())
-    kept = sum(_size(network.variables) for network in session.recipe.networks.values())
-    slots = sum(_size(optimizer.variables) for optimizer in session.trainer.optimizers.values())
-    average = _size(session.trainer.average.shadows) if session.trainer.average else 0
+    trained = sum(count_values(network.trainable_variables) for network in session.recipe.networks.values())
+    kept = sum(count_values(network.variables) for network in session.recipe.networks.values())
+    slots = sum(count_values(optimizer.variables) for optimizer in session.trainer.optimizers.values())
+    average = count_values(session.trainer.average.shadows) if session.trainer.average else 0
     activations = _activation_megabytes(session)
     fixed = (kept + slots + trained + average) * 4 / 2**20
     lines = [f"configuration ({run_folder.find(session.config)}):", run_folder.flags_text(session.config)]
@@ -31,7 +31,8 @@ def report(session: Session) -> str:
     return "\n".join(lines)
 
 
-def _size(variables) -> int:
+def count_values(variables) -> int:
+    """How many numbers they hold together."""
     return int(sum(np.prod(v.shape) for v in variables))
 
 
@@ -43,12 +44,12 @@ def _table(name: str, network) -> list[str]:
         layers.setdefault(place.removeprefix(f"{network.name}/"), []).append((own, variable))
     wide = max(map(len, layers))
     lines = [
-        f"{name}: {_size(network.trainable_variables):,} trained parameters, "
-        f"{_size(network.non_trainable_variables):,} statistics"
+        f"{name}: {count_values(network.trainable_variables):,} trained parameters, "
+        f"{count_values(network.non_trainable_variables):,} statistics"
     ]
     for place, owned in layers.items():
         shapes = ", ".join(f"{own} {'x'.join(map(str, variable.shape))}" for own, variable in owned)
-        lines.append(f"  {place:<{wide}}  {_size([variable for _, variable in owned]):>12,}  {shapes}")
+        lines.append(f"  {place:<{wide}}  {count_values([variable for _, variable in owned]):>12,}  {shapes}")
     return lines
 
 

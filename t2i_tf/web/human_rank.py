@@ -16,7 +16,7 @@ from t2i_tf.errors import UserError
 from t2i_tf.evaluation.human_rank import PICTURES, VOTES, Sheets, Vote, Votes, rater_name
 
 PAGE = Path(__file__).with_name("human_rank.html")
-UNSEEN = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}
 """What is asked for anew each time."""
 
 
@@ -83,12 +83,12 @@ def application(ranking: Ranking):
     from starlette.routing import Route
 
     def page(request: Request) -> Response:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=UNSEEN)
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=NO_STORE)
 
     def sheet(request: Request) -> Response:
         asked = request.query_params.get("sheet")
         number = int(asked) if asked and re.fullmatch("[0-9]{1,9}", asked) else asked
-        return JSONResponse(ranking.sheet(request.query_params.get("rater", ""), number), headers=UNSEEN)
+        return JSONResponse(ranking.sheet(request.query_params.get("rater", ""), number), headers=NO_STORE)
 
     async def vote(request: Request) -> Response:
         # A page of another site can send no JSON without being asked for leave.
@@ -100,7 +100,7 @@ def application(ranking: Ranking):
         except (ValueError, KeyError, TypeError):
             raise UserError("a vote has rater, sheet and ranking") from None
         await run_in_threadpool(ranking.vote, rater, number, pictures)
-        return JSONResponse({"kept": True}, headers=UNSEEN)
+        return JSONResponse({"kept": True}, headers=NO_STORE)
 
     def picture(request: Request) -> Response:
         content = ranking.picture(request.path_params["name"])
@@ -110,7 +110,7 @@ def application(ranking: Ranking):
         return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
     def refused(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, 400, headers=UNSEEN)
+        return JSONResponse({"error": str(error)}, 400, headers=NO_STORE)
 
     routes = [
         Route("/", page),
