@@ -49,7 +49,7 @@ def test_pictures_without_boxes_are_not_cropped_around_them(refused):
     "paper, given, needed",
     [
         ("char_cnn_rnn", {"image_encoder": "keras", "image_size": 299}, "299 are needed: .* --image_size=355"),
-        ("show_attend_tell", {}, "256 are needed: .* --image_size=304"),
+        ("show_attend_tell", {}, "256 are needed: .* --image_size=256"),
     ],
 )
 def test_pictures_too_small_for_a_frozen_network_leave_no_folder(blossoms, tmp_path, paper, given, needed):
