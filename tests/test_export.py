@@ -282,7 +282,7 @@ def test_pictures_of_any_size_are_prepared_as_by_the_live_run(tmp_path, sizes, n
     Image.fromarray(sharp).save(tmp_path / "picture.png")
     made, problem = picture_files.decoded(tf.constant([(tmp_path / "picture.png").read_bytes()]), run)
     live = run.prepared([tmp_path / "picture.png"])
-    assert np.abs(made.numpy().astype(int) - live).max() <= 1 and problem.numpy() == b""
+    assert np.abs(made.numpy().astype(int) - live).max() <= 2 and problem.numpy() == b""
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

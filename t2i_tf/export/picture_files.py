@@ -15,8 +15,8 @@ GREY = 128
 def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
     """Bytes of JPEG or PNG files, string [B] -> uint8 [B,S,S,3] as `Run.prepared` makes them, and problems [B].
 
-    Turned upright by EXIF. Equal to it where nothing is resized, else within rounding: Pillow rounds between rows and
-    columns. What is no such file gives a grey picture and a problem; a damaged one fails, as TensorFlow decodes it.
+    Turned upright by EXIF. Equal to it where nothing is resized, else within rounding. What is no such file gives a
+    grey picture and a problem; a damaged one fails, as TensorFlow decodes it.
     """
     size, (margin, squashed, resample) = run.recipe.request.image_sizes[-1], run.picture_shape
     start = tf.strings.substr(files, 0, 3)
@@ -28,11 +28,9 @@ def decoded(files: tf.Tensor, run: Run) -> tuple[tf.Tensor, tf.Tensor]:
         shape = tf.shape(picture)[:2]
         wanted = tf.fill([2], margin) if squashed else shape * margin // tf.reduce_min(shape)
 
-        def resized():
-            x = _resized(tf.cast(picture, tf.float32), wanted, resample)
-            return tf.cast(tf.round(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
-
-        picture = tf.cond(tf.reduce_all(shape == wanted), lambda: picture, resized)
+        picture = tf.cond(
+            tf.reduce_all(shape == wanted), lambda: picture, lambda: _resized(picture, shape, wanted, resample)
+        )
         top, left = tf.unstack((wanted - size + 1) // 2)  # as `images.centre_corner`
         return tf.ensure_shape(picture[top : top + size, left : left + size], [size, size, 3])
 
@@ -48,19 +46,24 @@ _METHODS = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
 """TensorFlow's names of Pillow's filters."""
 
 
-def _resized(picture: tf.Tensor, shape: tf.Tensor, resample: str) -> tf.Tensor:
-    """float32 [H,W,3] -> [*shape,3], by a filter of `images.FILTERS`."""
-    if resample in _METHODS:
-        return tf.image.resize(picture, shape, _METHODS[resample], antialias=True)
-    rows, columns = (_box(tf.shape(picture)[axis], shape[axis]) for axis in (0, 1))
-    return tf.einsum("ij,jkc,lk->ilc", rows, picture, columns)
+def _resized(picture: tf.Tensor, shape: tf.Tensor, wanted: tf.Tensor, resample: str) -> tf.Tensor:
+    """uint8 [*shape,3] -> uint8 [*wanted,3], by a filter of `images.FILTERS`; rounded between columns and rows."""
+    for target in (tf.stack([shape[0], wanted[1]]), wanted):
+        x = tf.cast(picture, tf.float32)
+        if resample in _METHODS:
+            x = tf.image.resize(x, target, _METHODS[resample], antialias=True)
+        else:
+            rows, columns = (_box(tf.shape(x)[axis], target[axis]) for axis in (0, 1))
+            x = tf.einsum("ij,jkc,lk->ilc", rows, x, columns)
+        picture = tf.cast(tf.floor(tf.clip_by_value(x, 0.0, 255.0) + 0.5), tf.uint8)
+    return picture
 
 
 def _box(length: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
     """[wanted, length]: Pillow's box counts whole pixels, by their centres, where TensorFlow's "area" shares them."""
-    step = tf.cast(length, tf.float32) / tf.cast(wanted, tf.float32)
-    centres = (tf.range(tf.cast(wanted, tf.float32)) + 0.5) * step
-    offsets = (tf.range(tf.cast(length, tf.float32)) + 0.5 - centres[:, None]) / tf.maximum(step, 1.0)
+    step = tf.cast(length, tf.float64) / tf.cast(wanted, tf.float64)
+    centres = (tf.range(tf.cast(wanted, tf.float64)) + 0.5) * step
+    offsets = (tf.range(tf.cast(length, tf.float64)) - centres[:, None] + 0.5) * (1.0 / tf.maximum(step, 1.0))
     inside = tf.cast((offsets > -0.5) & (offsets <= 0.5), tf.float32)
     return inside / tf.reduce_sum(inside, axis=1, keepdims=True)
 
