@@ -232,7 +232,7 @@ def _command(
                 title = (
                     f"Settings of {chosen}"
                     if chosen
-                    else "Settings of the papers [paper: default]; --paper=P --help shows one"
+                    else "Settings of the papers [paper: default], in the words of the first named; --paper=P --help shows one"
                 )
                 groups[title] = _paper_options(chosen)
             print(_help(verb, owner.__doc__, groups))

@@ -147,7 +147,11 @@ class PrepareConfig:
 class TrainConfig:
     """Trains a paper on a prepared data set; the same command again resumes."""
 
-    paper: str = option(REQUIRED, "what to train")
+    paper: str = option(
+        REQUIRED,
+        "what to train: char_cnn_rnn, gan_int_cls, stackgan, stackgan_v2, visual_words, damsm, attngan, "
+        "show_attend_tell or classifier",
+    )
     data_dir: str = option(REQUIRED, "data set folder written by t2i-prepare")
     runs_dir: str = option("runs", "folder of numbered run folders", identity=False)
     run_dir: str | None = option(

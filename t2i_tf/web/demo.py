@@ -33,7 +33,7 @@ def serve(options: DemoConfig, say: Callable[[str], None], stop: threading.Event
     try:
         import gradio  # noqa: F401
     except ImportError:
-        raise UserError("t2i-demo needs gradio: pip install 't2i_tf[web]'") from None
+        raise UserError("t2i-demo needs gradio: pip install -e '.[web]'") from None
     from t2i_tf.web import models
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it answers

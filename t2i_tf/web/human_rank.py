@@ -26,7 +26,7 @@ def check_installed() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise UserError("the page needs starlette and uvicorn: pip install t2i_tf[web]") from None
+        raise UserError("the page needs starlette and uvicorn: pip install -e '.[web]'") from None
 
 
 class Ranking:

@@ -18,7 +18,7 @@ from t2i_tf.config import DemoConfig
 from t2i_tf.errors import UserError
 from t2i_tf.web import demo
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 't2i_tf[web]'")
+pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[web]'")
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,4 +148,4 @@ def test_a_taken_port_gives_way_to_the_next():
 def test_without_gradio_it_says_what_to_install(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     assert cli.demo([f"--run_dir={tmp_path}"]) == 2
-    assert capsys.readouterr().err == "error: t2i-demo needs gradio: pip install 't2i_tf[web]'\n"
+    assert capsys.readouterr().err == "error: t2i-demo needs gradio: pip install -e '.[web]'\n"

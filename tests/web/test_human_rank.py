@@ -21,8 +21,8 @@ from PIL import Image
 from t2i_tf import cli
 from t2i_tf.evaluation.human_rank import Method, Sheets, Vote, Votes
 
-pytest.importorskip("starlette", reason="the page needs starlette: pip install t2i_tf[web]")
-pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install t2i_tf[web]")
+pytest.importorskip("starlette", reason="the page needs starlette: pip install -e '.[web]'")
+pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install -e '.[web]'")
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("attngan-oracle", "stackgan-oracle", "gan-oracle")
@@ -221,7 +221,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(sheets, capsys):
 def test_the_missing_extra_is_told_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "starlette", None)
     assert cli.human_rank([f"--sheets={tmp_path / 'sheets'}", "--run_dirs=a,b"]) == 2
-    assert capsys.readouterr().err == "error: the page needs starlette and uvicorn: pip install t2i_tf[web]\n"
+    assert capsys.readouterr().err == "error: the page needs starlette and uvicorn: pip install -e '.[web]'\n"
 
 
 # By a browser.
