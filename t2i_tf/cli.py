@@ -229,12 +229,8 @@ def _command(
             groups = {"Flags": _options(owner)}
             if with_paper:
                 chosen = _chosen_paper(argv)
-                title = (
-                    f"Settings of {chosen}"
-                    if chosen
-                    else "Settings of the papers [paper: default], in the words of the first named; --paper=P --help shows one"
-                )
-                groups[title] = _paper_options(chosen)
+                of_all = "the papers [paper: default], in the words of the first named; --paper=P --help shows one"
+                groups[f"Settings of {chosen or of_all}"] = _paper_options(chosen)
             print(_help(verb, owner.__doc__, groups))
             return 0
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -475,7 +475,9 @@ class ImportConfig:
     run_dir: str = option(REQUIRED, "run folder to write")
     text_encoder_run: str | None = option(None, "run folder of the text encoder that goes with a generator")
     captions: str | None = option(
-        None, "captions.pickle published beside a DAMSM or an AttnGAN: the words that the text encoder knows"
+        None,
+        "captions.pickle published beside a DAMSM or an AttnGAN: the words that the text encoder knows; of a captioner "
+        "the dictionary.pkl that its data were prepared with",
     )
 
 

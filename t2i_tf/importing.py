@@ -29,11 +29,13 @@ def import_weights(options: ImportConfig, given: dict | None = None) -> str:
     run_dir = Path(options.run_dir)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"--run_dir={run_dir} is not empty: give a new folder")
-    vocabulary = _vocabulary(options, scheme.reads_words)
+    vocabulary = _vocabulary(options, scheme)
     text_encoder = load(options.text_encoder_run) if options.text_encoder_run else None
     imported = published.load(options.scheme, options.weights.split(","), given)
     if vocabulary is not None:
         _check_size(options, len(vocabulary) + 1, imported.context.vocabulary_size)
+    if scheme.writes_words and options.captions is not None:
+        vocabulary = pickles.dictionary(options.captions, imported.context.vocabulary_size)
     if text_encoder is not None:
         _check_width(options, text_encoder, imported)
     untrained = tuple(name for name in imported.recipe.networks if name not in scheme.networks)
@@ -54,16 +56,19 @@ def import_weights(options: ImportConfig, given: dict | None = None) -> str:
     return "\n".join([*lines, f"run folder {run_dir}", _next(run, run_dir)])
 
 
-def _vocabulary(options: ImportConfig, reads_words: bool) -> list[str] | None:
-    if reads_words and options.captions is None:
+def _vocabulary(options: ImportConfig, scheme: published.Scheme) -> list[str] | None:
+    """The words of a text encoder's captions.pickle."""
+    if scheme.writes_words:
+        return None
+    if scheme.reads_words and options.captions is None:
         raise UserError(
             f"--captions is missing: the text encoder of --scheme={options.scheme} reads words by their numbers in the "
             "captions.pickle published beside it, and without that file the run could read no sentence"
         )
-    if not reads_words and options.captions is not None:
+    if not scheme.reads_words and options.captions is not None:
         raise UserError(
-            f"--captions={options.captions}: --scheme={options.scheme} has no text encoder that reads words: leave it "
-            "out, or give a scheme that has one"
+            f"--captions={options.captions}: --scheme={options.scheme} neither reads nor writes words: leave it "
+            "out, or give a scheme that does"
         )
     return None if options.captions is None else pickles.vocabulary(options.captions)
 
@@ -102,6 +107,9 @@ def _check_width(options: ImportConfig, text_encoder: Run, imported: published.I
 def _next(run: Run, run_dir: Path) -> str:
     """What to type next, or what the networks that were imported are not enough for."""
     untrained = run.config.untrained
+    if run.describes:
+        known = f"next: t2i-sample --run_dir={run_dir} --images=a.jpg"
+        return "note: without --captions=dictionary.pkl it has no words to write" if run.vocabulary is None else known
     if run.recipe.kind != "gan":
         if "text_encoder" in untrained:
             return "note: without a text encoder it reads no captions: import both"

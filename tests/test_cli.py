@@ -82,6 +82,7 @@ def test_help_of_train_shows_each_papers_settings_and_defaults(capsys):
     shown = " ".join(printed_help("train", capsys).split())
     assert "[char_cnn_rnn: 40; gan_int_cls: 64" in shown
     assert "[gan_int_cls: 0.5" in shown
+    assert all(paper in shown.split("--paper")[1].split("--data_dir")[0] for paper in papers.PAPERS)
 
 
 def test_help_with_a_paper_shows_its_settings_alone(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_words_and_no_captions_pickle(files, tmp_path):
         with pytest.raises(UserError, match="--captions is missing.* could read no sentence"):
             importing.import_weights(options(files, tmp_path / "run", captions=None, **changes))
     for changes in ({"scheme": "attngan_generator"}, {"paper": "damsm", "scheme": "damsm_image_encoder"}):
-        with pytest.raises(UserError, match="has no text encoder that reads words: leave it out"):
+        with pytest.raises(UserError, match="neither reads nor writes words: leave it out"):
             importing.import_weights(options(files, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
@@ -218,3 +219,53 @@ def test_a_generator_alone_says_that_it_reads_no_words(files, tmp_path):
     assert "draws no pictures of sentences" in importing.import_weights(options(files, tmp_path / "run", **alone))
     with pytest.raises(UserError, match="knows no words and reads no captions"):
         load(tmp_path / "run").generate(CAPTIONS[:1], [0])
+
+
+@pytest.fixture
+def captioner(tmp_path):
+    """A published decoder of 6 numbers: the end, the unknown word, and four words."""
+    given = {"word_dim": 6, "state_dim": 5, "vocabulary_limit": 6, "previous_word_to_output": False}
+    hyperparameters = papers.resolve("show_attend_tell", image_encoder="keras", **given)
+    recipe = papers.get("show_attend_tell").Recipe(hyperparameters, papers.Context(vocabulary_size=6))
+    layers = published.show_attend_tell.decoder_layers(recipe.decoder)
+    np.savez(tmp_path / "model.npz", **published.extract(layers))
+    return recipe
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_captioner_takes_its_words_from_the_dictionary(captioner, tmp_path, protocol):
+    """Those behind its last number are unknown to it. What leaves no trace in the file is said by a flag."""
+    numbers = OrderedDict((word, number) for number, word in enumerate(["bird", "a", "red", "is", "blue", "has"], 2))
+    (tmp_path / "dictionary.pkl").write_bytes(pickle.dumps(numbers, protocol))
+    flags = ["--paper=show_attend_tell", "--scheme=show_attend_tell", f"--weights={tmp_path / 'model.npz'}"]
+    flags += [f"--captions={tmp_path / 'dictionary.pkl'}", f"--run_dir={tmp_path / 'run'}"]
+    assert cli.import_weights([*flags, "--noprevious_word_to_output"]) == 0
+    run = load(tmp_path / "run")
+    assert run.vocabulary == ["bird", "a", "red", "is"] and not run.recipe.hyperparameters.previous_word_to_output
+    words = tf.constant([[3, 2, 5, 0]])
+    annotations = tf.constant(np.random.default_rng(0).normal(size=(1, 196, 512)), tf.float32)
+    expected, made = (recipe.decoder(annotations, words)["logits"] for recipe in (captioner, run.recipe))
+    np.testing.assert_array_equal(made, expected)
+    assert papers.get("show_attend_tell").to_text(words.numpy(), run.vocabulary) == ["a bird is"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"bird": 2, "a": 3, "is": 5}, "1 of the numbers 2 to 5 that the weights know have no word .e.g. 4."),
+        ([["bird"]], "is no dictionary.pkl"),
+        ({"bird": "2"}, "is no dictionary.pkl"),
+    ],
+)
+def test_a_dictionary_that_does_not_fit_is_refused(captioner, tmp_path, content, message):
+    (tmp_path / "dictionary.pkl").write_bytes(pickle.dumps(content))
+    options = ImportConfig(
+        paper="show_attend_tell",
+        scheme="show_attend_tell",
+        weights=str(tmp_path / "model.npz"),
+        captions=str(tmp_path / "dictionary.pkl"),
+        run_dir=str(tmp_path / "run"),
+    )
+    with pytest.raises(UserError, match=message):
+        importing.import_weights(options)
+    assert not (tmp_path / "run").exists()

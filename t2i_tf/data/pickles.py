@@ -109,6 +109,27 @@ def vocabulary(path: str | Path) -> list[str]:
     return found
 
 
+def dictionary(path: str | Path, count: int) -> list[str]:
+    """The words of a dictionary.pkl (word -> number) with the numbers 2 to `count` - 1, in their order.
+
+    Those before are the end of a caption and the unknown word, which stands for all behind. Raises UserError for
+    another file, and when one of these numbers has no word.
+    """
+    numbers = load(path)
+    if not isinstance(numbers, dict) or not all(isinstance(w, str) and isinstance(n, int) for w, n in numbers.items()):
+        raise UserError(
+            f"{path} is no dictionary.pkl (words and their numbers): give that of the data it was trained on"
+        )
+    words = {number: word for word, number in numbers.items()}
+    missing = [number for number in range(2, count) if number not in words]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing):,} of the numbers 2 to {count - 1:,} that the weights know have no word "
+            f"(e.g. {missing[0]}): give the dictionary.pkl of the data they were trained on"
+        )
+    return [words[number] for number in range(2, count)]
+
+
 def published_embeddings(
     folder: str | Path, split: str, names: Sequence[str], caption_counts: Sequence[int]
 ) -> np.ndarray:
@@ -258,6 +279,7 @@ _DOORS: dict[str, Any] = {
     "numpy.core.numeric._frombuffer": _Door(_frombuffer),
     "_codecs.encode": _Door(_encode),
     "builtins.bytes": _Door(_empty_bytes),
+    "collections.OrderedDict": _Door(dict),
     "builtins.set": _Door(set),
     "builtins.frozenset": _Door(frozenset),
 }

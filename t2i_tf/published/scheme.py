@@ -30,6 +30,8 @@ class Scheme:
     """See `assign`."""
     reads_words: bool = False
     """Its text encoder numbers words as the captions.pickle does that was published beside it."""
+    writes_words: bool = False
+    """It numbers the words that it writes as the dictionary.pkl does that its data were prepared with."""
 
 
 def shapes(arrays: Arrays, source: str, dimensions: dict[str, int]) -> list[tuple[int, ...]]:

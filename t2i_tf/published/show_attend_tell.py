@@ -93,6 +93,7 @@ def _scheme(dropout: bool) -> Scheme:
         lambda arrays, source: _sizes(arrays, source, dropout),
         rename=lambda arrays: {name: array for name, array in arrays.items() if name not in _RECORDS},
         drop=("decoder_c_tt",),  # added to all scores alike, which the softmax cancels
+        writes_words=True,
     )
 
 
