@@ -279,9 +279,10 @@ def _prepare(options: config.PrepareConfig, given: dict) -> None:
 
 def _train(options: config.TrainConfig, given: dict) -> int:
     from t2i_tf.training import dry_run, loop
+    from t2i_tf.training.session import Session
 
     if options.dry_run:
-        print(dry_run.report(loop.Session(options, given)))
+        print(dry_run.report(Session(options, given)))
         return 0
     outcome = loop.run(options, given)
     run_dir = outcome.run_dir

@@ -15,6 +15,7 @@ from t2i_tf.errors import UserError
 from t2i_tf.evaluation import alignment, evaluate, sources
 from t2i_tf.papers import BatchRequest
 from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 
 def _data(folder, trained, tested):
@@ -80,7 +81,7 @@ def counts_by_hand(split, read):
 
 def test_they_are_not_trained_on_and_counted(data, tmp_path, caplog):
     training = TrainConfig(paper="damsm", data_dir=str(data), run_dir=str(tmp_path / "run"), steps=1)
-    session = loop.Session(training, TINY_DAMSM)
+    session = Session(training, TINY_DAMSM)
     assert caplog.text.count("(train) have no word that the data set knows (e.g. '!!!'): they are not trained on") == 1
     assert "18 of 30 captions" in caplog.text
     for batch in session.batches(0).take(6):

@@ -17,9 +17,9 @@ from t2i_tf.papers import Context
 @pytest.fixture(scope="module")
 def session(gan_run, tmp_path_factory):
     """A trainer of the same settings, for its weights to be overwritten."""
-    from t2i_tf.training import loop
+    from t2i_tf.training.session import Session
 
-    return loop.Session(gan_run.training, gan_run.given)
+    return Session(gan_run.training, gan_run.given)
 
 
 @pytest.fixture
@@ -101,10 +101,10 @@ def test_no_variable_is_left_out_wherever_a_network_keeps_its_layers(tmp_path):
 
 def test_a_loaded_text_encoder_is_the_trained_one(text_encoder_run, tmp_path):
     """Statistics and all layers of both encoders, through a checkpoint of training and through weights alone."""
-    from t2i_tf.training import loop
+    from t2i_tf.training.session import Session
 
     training = dataclasses.replace(text_encoder_run.training, run_dir=str(tmp_path / "run"))
-    session = loop.Session(training, text_encoder_run.given)
+    session = Session(training, text_encoder_run.given)
     for network in session.recipe.networks.values():
         for number, variable in enumerate(network.variables):
             variable.assign(tf.fill(variable.shape, 1.0 + number))

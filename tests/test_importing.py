@@ -13,7 +13,7 @@ from t2i_tf.data import records
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import evaluate
 from t2i_tf.inference import load
-from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,9 @@ def test_fine_tuning_takes_what_was_imported_and_starts_the_rest_anew(files, gan
     importing.import_weights(options(files, tmp_path / "gan"), of_generator)
     imported = load(tmp_path / "gan", weights="raw").recipe
     training = dataclasses.replace(gan_run.training, init_from=str(tmp_path / "gan"), run_dir=str(tmp_path / "run"))
-    session = loop.Session(training, gan_run.given)
+    session = Session(training, gan_run.given)
     fresh = session.recipe.discriminator.get_weights()
-    loop._load_pretrained(session)
+    session.load_pretrained()
     assert "was imported without discriminator, which start anew" in caplog.text
     for ours, theirs in (
         (session.recipe.generator.get_weights(), imported.generator.get_weights()),

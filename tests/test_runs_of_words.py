@@ -6,7 +6,7 @@ import pytest
 from t2i_tf import inference
 from t2i_tf.config import TrainConfig
 from t2i_tf.errors import UserError
-from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 
 def test_a_run_keeps_its_words_and_the_encoders_it_was_trained_with(damsm_run, attngan_run):
@@ -43,7 +43,7 @@ def test_captions_are_read_by_the_words_of_the_encoders(attngan_run, damsm_run, 
     def session(name, words):
         damsm.vocabulary = words
         damsm.save(tmp_path / name)
-        return loop.Session(training, {**attngan_run.given, "damsm_run": str(tmp_path / name)})
+        return Session(training, {**attngan_run.given, "damsm_run": str(tmp_path / name)})
 
     words = damsm.vocabulary
     assert "rewolf" in session("one", [word.replace("flower", "rewolf") for word in words]).vocabulary

@@ -19,7 +19,7 @@ from t2i_tf.data import pipeline, records, text
 from t2i_tf.errors import UserError
 from t2i_tf.inference import Run
 from t2i_tf.networks.precision import computing_in
-from t2i_tf.training import devices, loop
+from t2i_tf.training import devices, session
 from t2i_tf.training.trainers import trainer as make_trainer
 
 CUB = papers.Context(
@@ -54,9 +54,10 @@ class Subject:
         devices.check_batch(self.batch_size, self.replicas, options.accumulate)
         with self.strategy.scope(), computing_in(options.precision):
             self.recipe = papers.get(options.paper).Recipe(self.hyperparameters, self.context)
-            per_epoch = (
-                loop.steps_per_epoch(self.recipe, self.split) if self.split else self.recipe.steps_per_epoch(CUB_IMAGES)
-            )
+            if self.split is None:
+                per_epoch = self.recipe.steps_per_epoch(CUB_IMAGES)
+            else:
+                per_epoch = session.steps_per_epoch(self.recipe, self.split)
             execution = devices.execution(options, self.recipe, self.replicas)
             self.trainer = make_trainer(self.recipe, options.seed, per_epoch, execution)
         self.steps = options.steps
@@ -71,7 +72,7 @@ class Subject:
         if self.options.data_dir is None:
             return None
         dataset = records.Dataset.open(self.options.data_dir)
-        return loop.training_split(dataset, self.hyperparameters, self.options.seed)
+        return session.training_split(dataset, self.hyperparameters, self.options.seed)
 
     def _context(self) -> papers.Context:
         text_dim, encoder = CUB.text_dim, self.options.text_encoder_run
@@ -82,7 +83,7 @@ class Subject:
             text_dim = run.hyperparameters["embedding_dim"]
         if self.split is None:
             return dataclasses.replace(CUB, text_dim=text_dim)
-        return loop.data_context(self.split, self.split.dataset.manifest["vocabulary"], text_dim)
+        return session.data_context(self.split, self.split.dataset.manifest["vocabulary"], text_dim)
 
     @property
     def data(self) -> str:

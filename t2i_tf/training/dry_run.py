@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2i_tf.training import run_folder
-from t2i_tf.training.loop import Session
+from t2i_tf.training.session import Session
 
 
 def report(session: Session) -> str:

@@ -13,7 +13,7 @@ from t2i_tf.benchmark import sampling, step
 from t2i_tf.benchmark.subject import CUB, Subject
 from t2i_tf.config import BenchmarkConfig, TrainConfig
 from t2i_tf.errors import UserError
-from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 from tests.conftest import TINY_ATTNGAN, TINY_DAMSM, TINY_GAN, TINY_TEXT_ENCODER
 
 STACKGAN_V2 = {"base_size": 8, "num_scales": 2, "generator_width": 4, "discriminator_width": 4, "batch_size": 2}
@@ -63,7 +63,7 @@ def test_captions_alone_come_without_pictures(blossoms):
 def test_the_whole_training_is_known_where_its_pictures_or_steps_are(blossoms, tmp_path):
     assert subject("classifier").steps is None
     assert Subject(BenchmarkConfig(paper="classifier", steps=7), PAPERS["classifier"]).steps == 7
-    session = loop.Session(
+    session = Session(
         TrainConfig(paper="classifier", data_dir=str(blossoms), run_dir=str(tmp_path / "run")), PAPERS["classifier"]
     )
     assert subject("classifier", blossoms).steps == session.steps, "without the pictures that are held out"
@@ -91,7 +91,7 @@ def test_a_step_is_that_of_training(blossoms, tmp_path):
     given = {**STACKGAN_V2, "conditional": False, "batch_size": 4}
     common = {"paper": "stackgan_v2", "data_dir": str(blossoms), "deterministic": True}
     measured = Subject(BenchmarkConfig(**common), given)
-    session = loop.Session(TrainConfig(**common, run_dir=str(tmp_path / "run")), given)
+    session = Session(TrainConfig(**common, run_dir=str(tmp_path / "run")), given)
     session.trainer.fit(session.batches(0), epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
     assert measured.step() + measured.step() == 2
     for ours, theirs in zip(measured.trainer.variables, session.trainer.variables, strict=True):

@@ -18,7 +18,7 @@ from t2i_tf.errors import UserError
 from t2i_tf.evaluation import human_rank, rank_sheets, score_file, table
 from t2i_tf.evaluation.human_rank import Method, Sheets, Vote, Votes
 from t2i_tf.networks.moving_average import MovingAverage
-from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 RANKS = np.array([[1, 2, 3], [2, 1, 3], [1, 3, 2]])
 """Three raters of three methods: rank sums 4, 6, 8."""
@@ -203,7 +203,7 @@ def untrained(folder, blossoms, text_encoder=None, **given):
     """A run of StackGAN++ of 32 pixels as it begins."""
     tiny = dict(base_size=16, num_scales=2, generator_width=4, discriminator_width=2, condition_dim=4, noise_dim=4)
     training = TrainConfig(paper="stackgan_v2", data_dir=str(blossoms), text_encoder_run=text_encoder)
-    session = loop.Session(training, {**tiny, "batch_size": 4, **given})
+    session = Session(training, {**tiny, "batch_size": 4, **given})
     average = MovingAverage.of(session.recipe)
     inference.Run(session.config, session.recipe, 0, session.text_encoder, average).save(folder)
     return str(folder)

@@ -17,6 +17,7 @@ from t2i_tf.evaluation import evaluate
 from t2i_tf.export.encoding import Encoding
 from t2i_tf.papers import Context, char_cnn_rnn
 from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 GRADIENTS = np.array([[2.0, -1e-3, 1e-9, 0.0], [-0.5, 1e-5, 1e-9, 0.0], [0.1, -1e-7, -3e-9, 0.0]], np.float32)
 START = np.array([0.5, -0.5, 0.0, 1.0], np.float32)
@@ -139,7 +140,7 @@ def test_captions_alone_need_neither_classes_nor_pictures(without_classes, tmp_p
         paper="char_cnn_rnn", data_dir=str(without_classes), run_dir=str(tmp_path / "run"), steps=100, log_every=1000
     )
     sizes = {"text_channels": (16, 16, 16), "embedding_dim": 16, "batch_size": 8}
-    session = loop.Session(training, {**sizes, "objective": "captions"})
+    session = Session(training, {**sizes, "objective": "captions"})
     batch = next(iter(session.batches(0)))
     assert set(batch) == {"class", "characters"} and batch["characters"].shape == (8, 2, 201)
     assert not np.any(np.all(batch["characters"][:, 0] == batch["characters"][:, 1], axis=1)), "the same caption twice"

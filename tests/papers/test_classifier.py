@@ -15,6 +15,7 @@ from t2i_tf.errors import UserError
 from t2i_tf.evaluation import evaluate, features
 from t2i_tf.papers import classifier
 from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 SMALL = {"image_encoder": "conv", "image_encoder_width": 8, "image_size": 32, "batch_size": 16, "held_out": 0.5}
 
@@ -108,7 +109,7 @@ def test_held_out_pictures_are_of_every_class_and_never_all():
 
 def test_it_trains_on_the_test_classes_less_what_is_held_out(data_dir):
     training = TrainConfig(paper="classifier", data_dir=str(data_dir), run_dir="unused")
-    session = loop.Session(training, SMALL)
+    session = Session(training, SMALL)
     whole = session.dataset.split("test")
     out = sampling.held_out(whole.class_ids, 0.5, 0)
     assert out.sum() == 48 and session.split.num_images == 48

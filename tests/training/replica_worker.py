@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2i_tf.config import TrainConfig
-from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 
 def main(paper, replicas, data_dir, run_dir, out, *settings):
@@ -33,7 +33,7 @@ def main(paper, replicas, data_dir, run_dir, out, *settings):
         deterministic=True,
         **{name: given.pop(name) for name in [*given] if name in TrainConfig.__dataclass_fields__},
     )
-    session = loop.Session(training, given)
+    session = Session(training, given)
     history = session.trainer.fit(session.batches(0), epochs=1, steps_per_epoch=3, verbose=0, shuffle=False)
     variables = {
         f"{name}/{variable.path}": variable.numpy()

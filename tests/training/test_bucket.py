@@ -17,6 +17,7 @@ from t2i_tf.data.prepare import prepare
 from t2i_tf.errors import UserError
 from t2i_tf.evaluation import evaluate
 from t2i_tf.training import caches, dry_run, loop
+from t2i_tf.training.session import Session
 
 BUCKET = "ram://bucket/deep/blossoms"
 
@@ -76,7 +77,7 @@ def test_a_text_encoder_reads_its_pictures(bucket, text_encoder_run, tmp_path):
     training = dataclasses.replace(text_encoder_run.training, data_dir=bucket, runs_dir=str(tmp_path), run_dir=None)
     outcome = loop.run(training, text_encoder_run.given)
     assert outcome.run_dir.name == "00001-char_cnn_rnn-blossoms-b8"
-    assert bucket in dry_run.report(loop.Session(training, text_encoder_run.given))
+    assert bucket in dry_run.report(Session(training, text_encoder_run.given))
 
 
 @pytest.mark.slow

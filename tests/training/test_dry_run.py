@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from t2i_tf.config import TrainConfig
-from t2i_tf.training import dry_run, loop
+from t2i_tf.training import dry_run
+from t2i_tf.training.session import Session
 
 
 def test_dry_run_of_the_published_size(blossoms, text_encoder_run, tmp_path):
@@ -14,7 +15,7 @@ def test_dry_run_of_the_published_size(blossoms, text_encoder_run, tmp_path):
         text_encoder_run=str(text_encoder_run.path),
         dry_run=True,
     )
-    report = loop.Session(training, {})
+    report = Session(training, {})
     text = dry_run.report(report)
     # 18,905,472 and 4,030,080 trained parameters with 1024-wide sentences; the tiny encoder's are 16 wide.
     narrower = (1024 - 16) * 128

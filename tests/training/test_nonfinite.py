@@ -11,6 +11,7 @@ from t2i_tf import checkpoints, inference
 from t2i_tf.errors import UserError
 from t2i_tf.papers import gan_int_cls
 from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 
 def _exploding(self, steps_per_epoch):
@@ -53,15 +54,15 @@ def test_without_a_checkpoint_it_begins_anew(gan_run, tmp_path, monkeypatch):
 
 
 def test_the_rates_are_named_as_the_paper_names_them(attngan_run):
-    session = loop.Session(attngan_run.training, attngan_run.given)
+    session = Session(attngan_run.training, attngan_run.given)
     advice = loop._way_on(session, attngan_run.path)
     assert f"--init_from={attngan_run.path}, lower --generator_learning_rate or --discriminator_learning_rate" in advice
 
 
 def test_a_small_training_set_is_said_to_be_one(gan_run, caplog, monkeypatch):
-    loop.Session(gan_run.training, gan_run.given)
+    Session(gan_run.training, gan_run.given)
     assert "has only 60 pictures to train on, which a network soon knows by heart" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(loop, "FEW_IMAGES", 60)
-    loop.Session(gan_run.training, gan_run.given)
+    monkeypatch.setattr("t2i_tf.training.session.FEW_IMAGES", 60)
+    Session(gan_run.training, gan_run.given)
     assert "by heart" not in caplog.text

@@ -15,6 +15,7 @@ import tensorflow as tf
 from t2i_tf.config import PrepareConfig, TrainConfig
 from t2i_tf.data.prepare import prepare
 from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 HALF, COMPILED = 0.06, 1e-4
 SCALE = 2.0**5
@@ -105,8 +106,8 @@ def session(blossoms, request, tmp_path_factory):
             settings["text_encoder_run"] = str(request.getfixturevalue("text_encoder_run").path)
         settings = {"steps": 1 if given.get("stage") == 2 else 4, **settings}
         training = TrainConfig(paper=paper, data_dir=str(data_dir), run_dir=str(run_dir), **settings)
-        found = loop.Session(training, given)
-        loop._load_pretrained(found)
+        found = Session(training, given)
+        found.load_pretrained()
         return found
 
     return call

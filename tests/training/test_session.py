@@ -12,6 +12,7 @@ from t2i_tf.config import TrainConfig
 from t2i_tf.data import records
 from t2i_tf.errors import UserError
 from t2i_tf.training import loop
+from t2i_tf.training.session import Session
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_the_frozen_network_is_needed_for_pictures_alone(text_encoder_run, tmp_p
     with pytest.raises(UserError, match=message):
         loop.run(replace(training, run_dir=str(tmp_path / "fresh")), given)
     assert not (tmp_path / "fresh").exists()
-    dry = loop.Session(replace(training, run_dir=str(tmp_path / "fresh"), dry_run=True), given)
+    dry = Session(replace(training, run_dir=str(tmp_path / "fresh"), dry_run=True), given)
     assert dry.batch_spec()["features"].shape == (8, 2048)
 
 
