@@ -5,6 +5,9 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+TORCH_EPSILON = 1e-8 * (1 - 0.999) ** 0.5
+"""Torch's 1e-8 on the first step, with its beta_2 of 0.999: it adds it behind the bias correction, Keras before."""
+
 
 class Adam(keras.optimizers.Adam):
     """Keras' Adam (its epsilon stands before the bias correction), updated by TensorFlow's fused kernel.

@@ -21,7 +21,7 @@ from t2i_tf import losses
 from t2i_tf.config import RunConfig, option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import attention, encoders, matching, replicas
-from t2i_tf.networks.adam import Adam
+from t2i_tf.networks.adam import TORCH_EPSILON, Adam
 from t2i_tf.papers import BatchRequest, Context, Selection
 
 
@@ -187,8 +187,7 @@ class Recipe:
     def optimizers(self, steps_per_epoch: int) -> dict:
         hp = self.hyperparameters
         schedule = DecayToATenth(hp.learning_rate, steps_per_epoch, hp.decay)
-        # PyTorch's 1e-8 on the first step: it adds it behind the bias correction, Keras before.
-        settings = {"beta_1": hp.beta_1, "beta_2": 0.999, "epsilon": 1e-8 * (1 - 0.999) ** 0.5, "name": "adam"}
+        settings = {"beta_1": hp.beta_1, "beta_2": 0.999, "epsilon": TORCH_EPSILON, "name": "adam"}
         if hp.restart_adam:
             return {"encoders": RestartedAdam(schedule, steps_per_epoch, **settings)}
         return {"encoders": Adam(schedule, **settings)}

@@ -22,7 +22,15 @@ from t2i_tf.config import option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import replicas
 from t2i_tf.networks.adam import Adam
-from t2i_tf.networks.blocks import BottleneckResidual, TorchDense, convolution, flat, leaky_relu, transposed_convolution
+from t2i_tf.networks.blocks import (
+    BottleneckResidual,
+    TorchDense,
+    convolution,
+    everywhere,
+    flat,
+    leaky_relu,
+    transposed_convolution,
+)
 from t2i_tf.networks.composite import Network
 from t2i_tf.networks.halving import EpochHalving
 from t2i_tf.networks.initial import conv_initializer
@@ -169,9 +177,7 @@ class Discriminator(Network):
 
     def call(self, image, text, training=False):
         features, code = self.image_features(image, training=training), self.text_code(text, training=training)
-        shape = tf.shape(features)
-        tiled = tf.broadcast_to(code[:, None, None, :], [shape[0], shape[1], shape[2], code.shape[-1]])
-        x = tf.concat([features, tf.cast(tiled, features.dtype)], axis=-1)
+        x = tf.concat([features, everywhere(code, features)], axis=-1)
         x = leaky_relu(self.joint_norm(self.joint_conv(x), training=training))
         return tf.cast(self.score(x)[:, 0, 0, 0], tf.float32)
 

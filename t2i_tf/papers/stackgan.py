@@ -33,7 +33,7 @@ from t2i_tf import losses
 from t2i_tf.config import RunConfig, option
 from t2i_tf.errors import UserError
 from t2i_tf.networks import replicas
-from t2i_tf.networks.adam import Adam
+from t2i_tf.networks.adam import TORCH_EPSILON, Adam
 from t2i_tf.networks.blocks import BottleneckResidual, Dense, LogitHead, convolution, everywhere, flat, leaky_relu
 from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.networks.convolutions import UpsampledConvolution
@@ -434,8 +434,7 @@ class Recipe:
 
     def optimizers(self, steps_per_epoch: int) -> dict:
         hp = self.hyperparameters
-        # PyTorch adds its 1e-8 behind the bias correction; TensorFlow, as Keras, before: equal on the first step.
-        epsilon = 1e-8 if self.tensorflow else 1e-8 * (1 - 0.999) ** 0.5
+        epsilon = 1e-8 if self.tensorflow else TORCH_EPSILON  # TensorFlow adds it where Keras does
 
         def adam(name):
             schedule = Halvings(hp.learning_rate, steps_per_epoch, hp.decay_every, hp.decay_after)

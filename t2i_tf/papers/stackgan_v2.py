@@ -20,7 +20,7 @@ import tensorflow as tf
 from t2i_tf import losses
 from t2i_tf.config import option
 from t2i_tf.errors import UserError
-from t2i_tf.networks.adam import Adam
+from t2i_tf.networks.adam import TORCH_EPSILON, Adam
 from t2i_tf.networks.blocks import LogitHead, everywhere, flat
 from t2i_tf.networks.composite import Composite, Network
 from t2i_tf.networks.constant import of_weights
@@ -293,8 +293,7 @@ class Recipe:
 
         def adam(name):
             rate = hp.generator_learning_rate if name == "generator" else hp.discriminator_learning_rate
-            # PyTorch's 1e-8 on the first step: it adds it behind the bias correction, Keras before.
-            return Adam(rate, beta_1=hp.beta_1, beta_2=0.999, epsilon=1e-8 * (1 - 0.999) ** 0.5, name=f"adam_{name}")
+            return Adam(rate, beta_1=hp.beta_1, beta_2=0.999, epsilon=TORCH_EPSILON, name=f"adam_{name}")
 
         return {name: adam(name) for name in self.networks}
 
