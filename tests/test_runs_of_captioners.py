@@ -349,7 +349,7 @@ def test_without_the_package_training_goes_on(captioner, split, monkeypatch, cap
             score = score_of(captioner, "captions", split, num_images=2, seed=0)
     assert "bleu_4" not in score and score["negative_log_likelihood"] > 0 and "petal_color" in score
     assert [record.message for record in caplog.records if record.name != "tensorflow"] == [  # it counts retracing
-        "scores of captions need pycocoevalcap: pip install t2i_tf[captions]; until then there is the likelihood alone"
+        "scores of captions need pycocoevalcap: pip install -e '.[captions]'; until then there is the likelihood alone"
     ]
 
 

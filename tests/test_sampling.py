@@ -199,8 +199,12 @@ def test_another_data_set_can_be_named(draw, tmp_path):
 def test_imported_generators_have_no_discriminator_to_compare_with(draw, gan, monkeypatch):
     unknown = dataclasses.replace(gan.config, training=dataclasses.replace(gan.config.training, data_dir=""))
     monkeypatch.setattr(gan, "config", unknown)
+    with pytest.raises(UserError, match="--mode=nearest: --run_dir=runs/1 was imported: give --data_dir"):
+        draw(mode="nearest")
+    untrained = dataclasses.replace(unknown, untrained=("discriminator",))
+    monkeypatch.setattr(gan, "config", untrained)
     for given in ({}, {"caption": ("a red flower",)}, {"data_dir": "data"}):
-        with pytest.raises(UserError, match="--mode=nearest sees with the trained discriminator, and --run_dir=runs/1"):
+        with pytest.raises(UserError, match="--mode=nearest: --run_dir=runs/1: its discriminator was in no file"):
             draw(mode="nearest", **given)
     with pytest.raises(UserError, match="was imported and knows no data set: give --caption or --data_dir"):
         draw()

@@ -82,7 +82,7 @@ class Scorer:
         try:
             import pycocoevalcap
         except ImportError:
-            raise UserError("scores of captions need pycocoevalcap: pip install t2i_tf[captions]") from None
+            raise UserError("scores of captions need pycocoevalcap: pip install -e '.[captions]'") from None
         return Path(next(iter(pycocoevalcap.__path__)))
 
     def __enter__(self) -> Scorer:

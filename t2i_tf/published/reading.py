@@ -59,7 +59,7 @@ def _read_pytorch(path) -> Arrays:
     try:
         import torch
     except ImportError:
-        raise UserError(f"{path}: needs PyTorch to be read: pip install t2i_tf[published]") from None
+        raise UserError(f"{path}: needs PyTorch to be read: pip install -e '.[published]'") from None
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:

@@ -147,7 +147,7 @@ def test_num_images_is_spread_over_both(church):
 
 def test_without_lmdb(church, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    assert refusal(church) == "--source=lsun needs the package lmdb: pip install t2i_tf[lsun]"
+    assert refusal(church) == "--source=lsun needs the package lmdb: pip install -e '.[lsun]'"
 
 
 def test_folders_that_are_not_lsun(church, tmp_path):

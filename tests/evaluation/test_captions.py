@@ -14,7 +14,7 @@ from t2i_tf.evaluation import captions
 
 needs_package = pytest.mark.skipif(
     __import__("importlib.util").util.find_spec("pycocoevalcap") is None,
-    reason="needs pycocoevalcap: pip install t2i_tf[captions]",
+    reason="needs pycocoevalcap: pip install -e '.[captions]'",
 )
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
 
@@ -123,7 +123,7 @@ def test_a_meteor_that_dies_takes_no_other_score_with_it(tmp_path, answers):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
-    with pytest.raises(UserError, match=r"need pycocoevalcap: pip install t2i_tf\[captions\]"):
+    with pytest.raises(UserError, match=r"need pycocoevalcap: pip install -e '\.\[captions\]'"):
         captions.Scorer()
 
 

@@ -13,7 +13,7 @@ from t2i_tf.evaluation import captions
 
 from .arrays import folder
 
-pytest.importorskip("pycocoevalcap", reason="needs pycocoevalcap: pip install t2i_tf[captions]")
+pytest.importorskip("pycocoevalcap", reason="needs pycocoevalcap: pip install -e '.[captions]'")
 JAVA = shutil.which("java") is not None
 needs_java = pytest.mark.skipif(not JAVA, reason="needs Java")
 EXACT, OF_METEOR = 1e-6, 1e-4

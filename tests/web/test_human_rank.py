@@ -229,7 +229,7 @@ def test_the_missing_extra_is_told_before_anything_is_drawn(tmp_path, monkeypatc
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install t2i_tf[dev]")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[dev]'")
     with playwright.sync_playwright() as started:
         own = Path(started.chromium.executable_path)
         path = next(filter(None, map(shutil.which, CHROMIUM)), own if own.exists() else None)

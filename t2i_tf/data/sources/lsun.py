@@ -154,7 +154,7 @@ def _lmdb() -> ModuleType:
     try:
         import lmdb
     except ImportError:
-        raise UserError("--source=lsun needs the package lmdb: pip install t2i_tf[lsun]") from None
+        raise UserError("--source=lsun needs the package lmdb: pip install -e '.[lsun]'") from None
     return lmdb
 
 
