@@ -110,6 +110,7 @@ def test_it_draws_sentences_and_says_which_words_it_leaves_out(run_dir, tmp_path
         inference.load(run_dir).generate(["zorgly"], [0])
 
 
+@pytest.mark.slow
 def test_its_export_draws_the_same(run_dir, tmp_path):
     list(export.export(ExportConfig(run_dir=str(run_dir), out=str(tmp_path / "model"))))
     model = tf.saved_model.load(str(tmp_path / "model"))

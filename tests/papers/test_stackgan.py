@@ -430,6 +430,7 @@ def large_blossoms(tmp_path_factory):
     return prepare(options, progress=lambda done, total: None)
 
 
+@pytest.mark.slow
 def test_stage_2_is_trained_from_a_run_of_stage_1(blossoms, large_blossoms, text_encoder_run, tmp_path):
     """It starts from its averaged weights, and goes on, draws and is gone on from without it."""
     from PIL import Image

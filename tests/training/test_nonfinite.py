@@ -27,6 +27,7 @@ def _stopped(training, given):
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_the_advice_after_a_nan_can_be_followed(gan_run, tmp_path, monkeypatch):
     training = dataclasses.replace(gan_run.training, run_dir=str(tmp_path / "run"), steps=9, checkpoint_every=2)
     with monkeypatch.context() as changed:
