@@ -165,10 +165,8 @@ def batches(
     with_pictures = request.pictures and features is None and annotations is None
     with_captions = request.text in ("characters", "words")
     with_records = with_pictures or with_captions
-    if request.pictures:
-        _check_size(
-            split, request.image_sizes[-1], request.augmentation
-        )  # also of those that features or annotations stand for
+    if request.pictures:  # those that features or annotations stand for, too
+        _check_size(split, request.image_sizes[-1], request.augmentation)
     if request.image_views > 2 * len(VIEWS):
         raise UserError(
             f"--image_views={request.image_views}: a picture has {2 * len(VIEWS)} fixed views, give no more"
